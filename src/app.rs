@@ -25,7 +25,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use foretell_domain::address::Family;
 use foretell_engine::pipeline::family;
-use foretell_engine::pipeline::patiently;
+use foretell_engine::pipeline::retry;
 use foretell_engine::rebuild;
 use foretell_events::agent;
 use foretell_ports::clock::Clock;
@@ -184,7 +184,7 @@ impl Service {
         tasks.spawn(end_with(backends.admin.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             doors.missing(format!("the views of {}", family.name()));
-            patiently(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
+            retry(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
         }
         let kept = self.kept();
         for family in &kept {

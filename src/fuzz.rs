@@ -25,7 +25,7 @@ use foretell_enrich::netset::{self, Bogons};
 use foretell_events::codec::{self, Defaults, json};
 use foretell_events::document::{self, Syntax, depth};
 use foretell_events::fuzz::{NOW_MS, admitted, message, written};
-use foretell_events::gate::{self, Terms};
+use foretell_events::gate::{self, GateContext};
 use foretell_events::policy::TEXT_BYTES_MAX;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::zone::Rules;
@@ -192,7 +192,7 @@ fn history(bytes: &[u8], format: Format) {
     let Ok(loaded) = source::read_from(bytes, Origin::default(), format) else { return };
     for sourced in &loaded.events {
         let parsed = sourced.parsed();
-        if Terms::of_operator(NOW_MS).check(&parsed.event).is_ok() {
+        if GateContext::of_operator(NOW_MS).check(&parsed.event).is_ok() {
             let sent = codec::decode_structured(&sourced.structured(), DEFAULTS).map(|parsed| parsed.event);
             assert_eq!(sent.as_ref(), Ok(&sourced.event), "a service reads what is appended without one");
         }

@@ -13,7 +13,7 @@ use super::reach;
 use super::training::TrainingJob;
 use crate::config::Config;
 use foretell_engine::jobs::Jobs;
-use foretell_engine::verify::Scratch;
+use foretell_engine::verify::ScratchStore;
 use foretell_enrich::Enricher;
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
@@ -123,9 +123,9 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
 }
 
 /// A store in a temporary directory.
-fn scratch() -> Result<Scratch, Error> {
+fn scratch() -> Result<ScratchStore, Error> {
     let place = tempfile::Builder::new().prefix("foretell-").tempdir();
     let place = place.map_err(|cause| Error::fatal("make a temporary directory", cause))?;
     let store = foretell_disk::store::Store::open(&foretell_disk::log::lock(place.path())?)?;
-    Ok(Scratch { store: Arc::new(store), place: Some(place) })
+    Ok(ScratchStore { store: Arc::new(store), place: Some(place) })
 }

@@ -8,7 +8,7 @@ use crate::app::{self, Backends};
 use crate::config::Config;
 use async_trait::async_trait;
 use foretell_engine::jobs::{Job, JobContext};
-use foretell_engine::repartition::{Mover, RepartitionQuery, RepartitionStep, Stage};
+use foretell_engine::repartition::{RepartitionQuery, RepartitionStage, RepartitionStep, Repartitioner};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::LogAdmin;
@@ -37,11 +37,11 @@ impl Job for Repartition {
     async fn run(&self, query: RepartitionQuery, context: &JobContext<RepartitionStep>) -> Result<(), Error> {
         let mover = |backends: &Backends| {
             let verifier = backends.instance(&self.config).verifier();
-            Mover::new(verifier, query, context.clone())
+            Repartitioner::new(verifier, query, context.clone())
         };
         let backends = app::open(&self.config, self.clock.clone()).await?;
         let stage = mover(&backends).stage().await?;
-        if stage == Stage::Fold {
+        if stage == RepartitionStage::Fold {
             return mover(&backends).fold().await;
         }
         copy(backends.admin.as_ref(), &mover(&backends), stage).await?;
@@ -52,12 +52,12 @@ impl Job for Repartition {
 }
 
 /// Creates and fills the topics of the next epoch; cancels the change if they cannot be copied completely.
-async fn copy(log: &dyn LogAdmin, mover: &Mover, stage: Stage) -> Result<(), Error> {
+async fn copy(log: &dyn LogAdmin, mover: &Repartitioner, stage: RepartitionStage) -> Result<(), Error> {
     let mut successors = log.successors(&mover.exchange(stage).await?).await?;
     mover.begin().await?;
     if let Err(error) = mover.copy(successors.as_mut()).await {
         successors.discard().await?;
-        mover.give_up().await?;
+        mover.cancel().await?;
         return Err(error);
     }
     successors.finish().await?;

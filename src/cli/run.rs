@@ -13,7 +13,7 @@ use crate::ops::inspect::{self, Print, What};
 use crate::ops::jobs::Console;
 use crate::ops::{self, Error, backup, import, rebuild, verify};
 use crate::telemetry;
-use foretell_engine::rebuild::{Order, RebuildQuery};
+use foretell_engine::rebuild::{RebuildAction, RebuildQuery};
 use foretell_engine::repartition::RepartitionQuery;
 use foretell_engine::verify::VerifyQuery;
 use foretell_enrich::Enricher;
@@ -125,7 +125,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Rebuild { family, cancel, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
-            let order = if cancel { Order::Cancel } else { Order::Build };
+            let order = if cancel { RebuildAction::Cancel } else { RebuildAction::Build };
             let console = &mut Console { bar: &bar, print, out };
             let built = unless_signalled(rebuild::rebuild(&access, &RebuildQuery { family, order }, console)).await;
             bar.finish_and_clear();

@@ -4,7 +4,9 @@
 //! enough that the current step is due: so a reminder of [`REMINDED`] is announced at once, at any hour and on any day.
 
 use super::entry::{DAY_MS, Entry, HOUR_MS};
-use foretell_events::appointment::{AppointmentFact, Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
+use foretell_events::appointment::{
+    AppointmentFact, AppointmentRef, Booking, ClientUpdate, FieldUpdate, QuietHours, StartsAt,
+};
 use foretell_events::zone;
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
@@ -83,13 +85,13 @@ fn booked_ms(start_ms: i64, now_ms: i64) -> i64 {
 /// also started at night.
 fn visits(client: &Client, now_ms: i64) -> Vec<Entry> {
     let Client { name, kept, missed, next } = *client;
-    let no_quiet_hours = Change::Set(QuietHours { from_minute: 0, to_minute: 0 });
+    let no_quiet_hours = FieldUpdate::Set(QuietHours { from_minute: 0, to_minute: 0 });
     let update = ClientUpdate { client_id: name.into(), quiet_hours: no_quiet_hours, ..ClientUpdate::default() };
     let fact = AppointmentFact::ClientUpdated(Box::new(update)).into();
     let mut entries = vec![Entry { id: format!("{name}-profile"), time_ms: now_ms - 400 * DAY_MS, fact }];
     for (visit, start_ms) in (0..kept + missed).zip(past(now_ms)) {
         let id = format!("{name}-{visit}");
-        let outcome = Visit { appointment_id: id.clone(), client_id: name.into() };
+        let outcome = AppointmentRef { appointment_id: id.clone(), client_id: name.into() };
         // The missed ones are spread among the kept ones.
         let is_missed = (visit + 1) * missed / (kept + missed) > visit * missed / (kept + missed);
         let fact =

@@ -11,7 +11,7 @@
 use super::Error;
 use super::access::Access;
 use foretell_engine::ingest::{BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX};
-use foretell_events::gate::{Sender, Terms};
+use foretell_events::gate::{GateContext, Sender};
 use foretell_events::{Event, Topic};
 use foretell_lab::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
@@ -124,7 +124,7 @@ pub async fn import(
 /// again.
 fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> {
     let sender = Sender::Operator { topic: Some(kind.topic()) };
-    let terms = Terms { now_ms: target.now_ms, tenant: target.tenant, sender };
+    let terms = GateContext { now_ms: target.now_ms, tenant: target.tenant, sender };
     let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));
     refused.map_or(Ok(()), |(sourced, faults)| {
         let detail = format!("event {:?} is rejected: {faults}; nothing was appended", sourced.event.envelope.id);

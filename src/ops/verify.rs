@@ -4,7 +4,7 @@ use super::Error;
 use super::access::Access;
 use super::inspect::Print;
 use super::jobs::{self, Console};
-use foretell_engine::verify::{Difference, Summary, Verifier, VerifyFinding, VerifyQuery};
+use foretell_engine::verify::{Difference, Verifier, VerifyFinding, VerifyQuery, VerifySummary};
 use serde::Serialize;
 
 /// Verifies a view, or all of them, and prints every difference; fails if there is any.
@@ -37,8 +37,8 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn conclude(summary: Summary, console: &mut Console<'_>) -> Result<(), Error> {
-    let Summary { offsets, rows, moved, differences } = summary;
+fn conclude(summary: VerifySummary, console: &mut Console<'_>) -> Result<(), Error> {
+    let VerifySummary { offsets, rows, moved, differences } = summary;
     match console.print {
         Print::Json => console.json(&summary)?,
         Print::Table => writeln!(

@@ -4,7 +4,7 @@
 use super::observed::Observed;
 use super::rules::{Decided, Key, Offset, Rules, Start, Step, What, day_of, instant_ms, is_quiet, offset_s};
 use super::timeline::MINUTE_MS;
-use foretell_events::appointment::{AppointmentFact, Booking, Change, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, FieldUpdate, StartsAt};
 use foretell_events::{Event, Fact};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,13 +92,13 @@ impl<'a> History<'a> {
     }
 
     /// A field of the profile, by the latest update with this field since the client was erased, if it was.
-    fn profile<T: Clone>(&self, key: &Key, by_ms: i64, field: impl Fn(&Event) -> Option<Change<T>>) -> Option<T> {
+    fn profile<T: Clone>(&self, key: &Key, by_ms: i64, field: impl Fn(&Event) -> Option<FieldUpdate<T>>) -> Option<T> {
         let since = self
             .latest(key, by_ms)
             .take_while(|event| !matches!(event.fact, Fact::Appointment(AppointmentFact::ClientErased(_))));
-        match since.filter_map(field).find(|change| !matches!(change, Change::Keep))? {
-            Change::Set(value) => Some(value),
-            Change::Keep | Change::Clear => None,
+        match since.filter_map(field).find(|change| !matches!(change, FieldUpdate::Keep))? {
+            FieldUpdate::Set(value) => Some(value),
+            FieldUpdate::Keep | FieldUpdate::Clear => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! of the zone database is the UTC offset at an instant.
 
 use super::timeline::{DAY_MS, HOUR_MS, MINUTE_MS};
-use foretell_events::appointment::{AppointmentFact, Booking, Change, Channel, Consent, QuietHours, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, Channel, Consent, FieldUpdate, QuietHours, StartsAt};
 use foretell_events::{Event, Fact, zone};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -343,11 +343,11 @@ impl Client {
     }
 }
 
-fn change<T: Clone>(field: &mut Option<T>, change: &Change<T>) {
+fn change<T: Clone>(field: &mut Option<T>, change: &FieldUpdate<T>) {
     match change {
-        Change::Keep => {}
-        Change::Clear => *field = None,
-        Change::Set(value) => *field = Some(value.clone()),
+        FieldUpdate::Keep => {}
+        FieldUpdate::Clear => *field = None,
+        FieldUpdate::Set(value) => *field = Some(value.clone()),
     }
 }
 

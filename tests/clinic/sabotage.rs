@@ -6,7 +6,7 @@ use super::rules::{Decided, Entry, Model, Offset, Rules, What};
 use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
 use super::{in_directory, live};
 use foretell_domain::remind::policy::ReminderPolicy;
-use foretell_events::appointment::{AppointmentFact, Change, ClientUpdate, QuietHours, StartsAt};
+use foretell_events::appointment::{AppointmentFact, ClientUpdate, FieldUpdate, QuietHours, StartsAt};
 use foretell_events::{Event, Fact};
 
 const SIZE: Size = Size { seed: 7, appointments: 3_000, begin_ms: JULY_MS, days: 240 };
@@ -162,7 +162,7 @@ fn broken() -> Vec<(&'static str, Vec<Observed>)> {
         ("on the clock", with(|observed, at| another_clock(&mut observed[at]))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(22, 8))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(21, 7))),
-        ("in quiet hours", received_as(|event| update(event, |update| update.quiet_hours = Change::Keep))),
+        ("in quiet hours", received_as(|event| update(event, |update| update.quiet_hours = FieldUpdate::Keep))),
         ("long after quiet hours", by(|rules| rules.quiet = quiet(21, 9))),
         ("not due yet", by(|rules| rules.steps[1].offset = Offset::Hours(25))),
         ("announced late", by(|rules| rules.steps[1].offset = Offset::Hours(23))),
@@ -195,7 +195,7 @@ fn broken() -> Vec<(&'static str, Vec<Observed>)> {
                 observed.insert(at + 1, again);
             }),
         ),
-        ("did not agree", received_as(|event| update(event, |update| update.channels = Change::Keep))),
+        ("did not agree", received_as(|event| update(event, |update| update.channels = FieldUpdate::Keep))),
         (
             "taken back, and the visit is on",
             with(|observed, at| {
@@ -245,7 +245,7 @@ fn the_check_rejects_reminders_in_local_time_of_the_visit_for_a_client_abroad() 
         }
         _ => true,
     });
-    let at_home = |event: &Event| update(event, |update| update.time_zone = Change::Keep);
+    let at_home = |event: &Event| update(event, |update| update.time_zone = FieldUpdate::Keep);
     let observed = events.iter().filter_map(|event| Some(Event { fact: at_home(event)?, ..event.clone() }));
     let observed = announced(&observed.collect::<Vec<_>>(), rules());
     let refused = promises::hold(&events, &observed, &decided()).expect_err("their nights differ");

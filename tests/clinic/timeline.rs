@@ -7,8 +7,8 @@
 
 use foretell_domain::view::client;
 use foretell_events::appointment::{
-    AppointmentFact, Booking, Cancellation, CancelledBy, Change, Channel, ClientErasure, ClientUpdate, Consent,
-    QuietHours, StartsAt, Visit,
+    AppointmentFact, AppointmentRef, Booking, Cancellation, CancelledBy, Channel, ClientErasure, ClientUpdate, Consent,
+    FieldUpdate, QuietHours, StartsAt,
 };
 use foretell_events::reminder::Request;
 use foretell_events::{Envelope, Event, Fact, zone};
@@ -145,8 +145,8 @@ impl Life {
         Some(quarter * QUARTER_MS + (1 + self.chance.below(14) as i64) * MINUTE_MS)
     }
 
-    fn visit(&self) -> Visit {
-        Visit { appointment_id: self.id.clone(), client_id: client_id(self.client) }
+    fn visit(&self) -> AppointmentRef {
+        AppointmentRef { appointment_id: self.id.clone(), client_id: client_id(self.client) }
     }
 
     /// The start in one of the forms of bookings: local time, or the instant, with or without its zone.
@@ -209,7 +209,7 @@ impl Clinic {
         let mut changes = Vec::new();
         if chance.happens(0.12) {
             let zone = ABROAD[chance.below(ABROAD.len() as u64) as usize];
-            let time_zone = Change::Set(zone.to_owned());
+            let time_zone = FieldUpdate::Set(zone.to_owned());
             changes.push((any(&mut chance, days / 3 + 1), ClientUpdate { time_zone, ..update() }));
         }
         if chance.happens(0.15) {
@@ -217,21 +217,21 @@ impl Clinic {
             // Some have no night, some at noon, and the end of some nights is within the hour that clocks skip.
             let (from, to) = [(0, 0), (48, 56), (88, 28), (80, 6), (2, 40)][chance.below(5) as usize];
             let quiet = QuietHours { from_minute: of_day(from), to_minute: of_day(to) };
-            let quiet_hours = Change::Set(quiet);
+            let quiet_hours = FieldUpdate::Set(quiet);
             changes.push((any(&mut chance, days), ClientUpdate { quiet_hours, ..update() }));
         }
         let may = |consent| vec![Consent { channel: Channel::Email, consent, address_ref: Some("1".into()) }];
         if chance.happens(0.2) {
-            let channels = Change::Set(may(true));
+            let channels = FieldUpdate::Set(may(true));
             changes.push((any(&mut chance, days), ClientUpdate { channels, ..update() }));
         }
         if chance.happens(0.06) {
             let refused_ms = any(&mut chance, days);
             let refused = if chance.happens(0.5) { may(false) } else { Vec::new() };
-            changes.push((refused_ms, ClientUpdate { channels: Change::Set(refused), ..update() }));
+            changes.push((refused_ms, ClientUpdate { channels: FieldUpdate::Set(refused), ..update() }));
             if chance.happens(0.6) {
                 let agreed_ms = refused_ms + (1 + chance.below(20) as i64) * 7 * HOUR_MS;
-                let channels = if chance.happens(0.5) { Change::Clear } else { Change::Set(may(true)) };
+                let channels = if chance.happens(0.5) { FieldUpdate::Clear } else { FieldUpdate::Set(may(true)) };
                 changes.push((agreed_ms, ClientUpdate { channels, ..update() }));
             }
         }
@@ -362,7 +362,7 @@ impl Clinic {
             && let Some(at_ms) = life.before(life.start_ms())
         {
             let by = [Some(CancelledBy::Client), Some(CancelledBy::Business), None][life.chance.below(3) as usize];
-            let Visit { appointment_id, client_id } = life.visit();
+            let AppointmentRef { appointment_id, client_id } = life.visit();
             self.next(
                 life,
                 at_ms,

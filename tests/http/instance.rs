@@ -6,7 +6,7 @@ use foretell_domain::address::Family;
 use foretell_domain::view::{Fold, Limits};
 use foretell_engine::pipeline::family::Views;
 use foretell_engine::pipeline::misplaced::Misplaced;
-use foretell_engine::verify::{Scratch, Verifier};
+use foretell_engine::verify::{ScratchStore, Verifier};
 use foretell_engine::{pipeline, progress, rows};
 use foretell_ports::clock::Clock;
 use foretell_ports::store::{Store, memory};
@@ -64,7 +64,7 @@ impl World {
     /// The ports of this world.
     pub(crate) fn ports(&self) -> Ports {
         Ports {
-            scratches: Arc::new(|| Ok(Scratch { store: Arc::new(memory::Store::new()), place: None })),
+            scratches: Arc::new(|| Ok(ScratchStore { store: Arc::new(memory::Store::new()), place: None })),
             misplaced: self.misplaced.clone(),
             ..Ports::new(self.log.clone(), self.store.clone(), self.clock.clone())
         }

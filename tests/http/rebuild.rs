@@ -7,7 +7,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view;
 use foretell_engine::jobs::{self, JobEvent, JobEvents};
-use foretell_engine::rebuild::{Order, RebuildQuery, RebuildStep, Rebuilder, Rebuilt, all_due};
+use foretell_engine::rebuild::{RebuildAction, RebuildQuery, RebuildStep, Rebuilder, Rebuilt, all_due};
 use foretell_events::Topic;
 use foretell_ports::log::Log;
 use foretell_ports::store::{Checkpoint, Flush, RowWrite, Store};
@@ -22,12 +22,12 @@ fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
 
 type Event = JobEvent<RebuildStep, Rebuilt>;
 
-fn started(rebuilder: Rebuilder, order: Order) -> JobEvents<Rebuilder> {
+fn started(rebuilder: Rebuilder, order: RebuildAction) -> JobEvents<Rebuilder> {
     jobs::start(rebuilder, RebuildQuery { family: Family::Logins, order })
 }
 
 pub(crate) fn build(world: &World) -> JobEvents<Rebuilder> {
-    started(rebuilder(world, world.store.clone()), Order::Build)
+    started(rebuilder(world, world.store.clone()), RebuildAction::Build)
 }
 
 /// The last event.
@@ -134,7 +134,7 @@ async fn an_interrupted_rebuild_goes_on_and_a_cancelled_one_is_gone() {
     let mut again = build(&world);
     assert_eq!(again.recv().await, Some(begun(2)), "the same one");
     drop(again);
-    let cancel = || started(rebuilder(&world, world.store.clone()), Order::Cancel);
+    let cancel = || started(rebuilder(&world, world.store.clone()), RebuildAction::Cancel);
     assert_eq!(last(cancel()).await, done(1));
     assert_eq!(world.store.buckets(generation(2), View::User).await.unwrap(), [0_i64; 0]);
     assert!(matches!(last(cancel()).await, JobEvent::Failed { detail } if detail.contains("nothing is being built")));
@@ -156,7 +156,7 @@ async fn two_at_once_build_one_generation() {
 async fn rows_that_are_not_the_fold_never_serve() {
     let (world, shutdown) = folded(500).await;
     let spoilt = Scanned::spoilt(&world, |key, row| (!is_totals(key)).then(|| row.clone()));
-    let last = last(started(rebuilder(&world, Arc::new(spoilt)), Order::Build)).await;
+    let last = last(started(rebuilder(&world, Arc::new(spoilt)), RebuildAction::Build)).await;
     assert!(
         matches!(&last, JobEvent::Failed { detail } if detail.contains("differ from the fold of the log")),
         "{last:?}"
@@ -211,7 +211,7 @@ async fn nothing_is_built_by_itself_in_place_of_newer_rules() {
     // While another process builds, no second one may.
     let theirs = before.begin("fold9-theirs".to_owned());
     assert!(world.store.swap_pointer(Family::Logins, Some(&before), &theirs).await.unwrap());
-    let last = last(started(rebuilder, Order::Build)).await;
+    let last = last(started(rebuilder, RebuildAction::Build)).await;
     assert!(matches!(&last, JobEvent::Failed { detail } if detail.contains("--cancel")), "{last:?}");
     drop(views);
 }

@@ -7,7 +7,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::cell::Cell;
 use foretell_engine::jobs::{self, JobEvent};
-use foretell_engine::verify::{Difference, Side, Summary, VerifyFinding, VerifyQuery};
+use foretell_engine::verify::{Difference, Side, VerifyFinding, VerifyQuery, VerifySummary};
 use foretell_events::Topic;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::record::NewRecord;
@@ -53,7 +53,11 @@ async fn reached(world: &World, store: &dyn Store) {
 }
 
 /// Verifies the rows of a store, of one view or of all.
-pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, view: Option<View>) -> (Summary, Vec<Difference>) {
+pub(crate) async fn verified(
+    world: &World,
+    store: Arc<dyn Store>,
+    view: Option<View>,
+) -> (VerifySummary, Vec<Difference>) {
     let query = VerifyQuery { view: view.map(|view| view.name().to_owned()) };
     let mut events = jobs::start(world.verifier(store), query);
     let mut differences = Vec::new();

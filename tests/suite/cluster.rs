@@ -8,8 +8,8 @@ use foretell_domain::address::{Family, Generation};
 use foretell_events::Topic;
 use foretell_events::key;
 use foretell_events::record::{NewRecord, Record};
-use foretell_kafka::topics::{self, Shape};
-use foretell_kafka::{Kafka, Names};
+use foretell_kafka::topics::{self, TopicSettings};
+use foretell_kafka::{Kafka, TopicNames};
 use foretell_ports::Kind;
 use foretell_ports::log::{Assigned, Log, Membership, Next, Reader};
 use foretell_ports::store::{Checkpoint, Flush, Store};
@@ -62,13 +62,13 @@ fn cassandra_config() -> foretell_cassandra::Config {
     foretell_cassandra::Config { replication_factor: 1, ..foretell_cassandra::Config::default() }
 }
 
-fn shape(partitions: u32) -> Shape {
-    Shape { partitions, replication_factor: 1, min_insync_replicas: 1, ..Shape::default() }
+fn shape(partitions: u32) -> TopicSettings {
+    TopicSettings { partitions, replication_factor: 1, min_insync_replicas: 1, ..TopicSettings::default() }
 }
 
 /// A log on topics of its own.
 async fn open_log(prefix: &str, partitions: u32) -> Kafka {
-    let names = Names::new(prefix);
+    let names = TopicNames::new(prefix);
     topics::ensure(&log_url(), &names, &kafka_config(), &shape(partitions)).await.expect("topics");
     Kafka::open(&log_url(), names, &kafka_config()).await.expect("a log")
 }
@@ -141,7 +141,7 @@ mod log_on_kafka {
 }
 
 mod admin_on_kafka {
-    use super::{Arc, Kafka, Names, kafka_config, log_url, open_log, prefix};
+    use super::{Arc, Kafka, TopicNames, kafka_config, log_url, open_log, prefix};
     use crate::admin_suite::{MOVED, Reopened};
     use foretell_ports::log::LogAdmin;
 
@@ -149,7 +149,7 @@ mod admin_on_kafka {
         let prefix = prefix();
         let log = Arc::new(open_log(&prefix, 2).await);
         let open = move |epoch| -> futures::future::BoxFuture<'static, Arc<dyn LogAdmin>> {
-            let names = MOVED.into_iter().fold(Names::new(&prefix), |names, topic| names.at(topic, epoch));
+            let names = MOVED.into_iter().fold(TopicNames::new(&prefix), |names, topic| names.at(topic, epoch));
             Box::pin(async move {
                 Arc::new(Kafka::open(&log_url(), names, &kafka_config()).await.expect("a log")) as Arc<dyn LogAdmin>
             })
@@ -175,7 +175,7 @@ mod store_on_cassandra {
 
 #[tokio::test]
 async fn topics_are_created_once_and_found_good() {
-    let names = Names::new(&prefix());
+    let names = TopicNames::new(&prefix());
     let (url, config) = (log_url(), kafka_config());
     let missing = topics::check(&url, &names, &config).await.expect("an answer");
     assert_eq!(missing.len(), Topic::ALL.len(), "{missing:?}");
@@ -202,7 +202,7 @@ async fn topics_are_created_once_and_found_good() {
 #[tokio::test]
 async fn topics_of_another_shape_are_named_and_left_alone() {
     let prefix = prefix();
-    let names = Names::new(&prefix);
+    let names = TopicNames::new(&prefix);
     let (url, config) = (log_url(), kafka_config());
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
@@ -463,7 +463,7 @@ async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
         properties: BTreeMap::from([heartbeat]),
         ..foretell_kafka::Config::default()
     };
-    let log = Kafka::open(&log_url(), Names::new(&prefix), &config).await.expect("a log");
+    let log = Kafka::open(&log_url(), TopicNames::new(&prefix), &config).await.expect("a log");
     let mut owners = tokio::task::JoinSet::new();
     let mut first = log.subscribe(&group, Topic::Logins).await.expect("the first member");
     for _ in 0..4 {

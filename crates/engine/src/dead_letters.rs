@@ -30,7 +30,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const OPERATION: &str = "process dead letters";
 /// Maximum number of resolution records, and of selected letters, that are held of one partition: about 60 bytes each.
-const HELD_MAX: usize = 1_000_000;
+const IDENTITIES_MAX: usize = 1_000_000;
 
 /// Reads and resolves dead letters.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl Job for DeadLetters {
         context: &JobContext<DeadLetterItem>,
     ) -> Result<DeadLetterSummary, Error> {
         let pace = pace(&query.action);
-        let mut work = Work { letters: self, query, context, pace, summary: DeadLetterSummary::default() };
+        let mut work = DeadLetterRun { letters: self, query, context, pace, summary: DeadLetterSummary::default() };
         work.run().await?;
         Ok(work.summary)
     }
@@ -188,12 +188,13 @@ struct Closed {
     by: Id,
 }
 
-fn bounded(held: usize, partition: u32) -> Result<(), Error> {
-    if held <= HELD_MAX {
+fn bounded(count: usize, partition: u32) -> Result<(), Error> {
+    if count <= IDENTITIES_MAX {
         return Ok(());
     }
-    let detail =
-        format!("more than {HELD_MAX} in partition {partition}: narrow the selection by topic, code, key or time");
+    let detail = format!(
+        "more than {IDENTITIES_MAX} in partition {partition}: narrow the selection by topic, code, key or time"
+    );
     Err(Error::reject(OPERATION, detail))
 }
 
@@ -203,7 +204,7 @@ async fn walk(log: &dyn Log, partition: u32, extent: Extent) -> Result<Walk, Err
 }
 
 /// A running job.
-struct Work<'a> {
+struct DeadLetterRun<'a> {
     letters: &'a DeadLetters,
     query: DeadLetterQuery,
     context: &'a JobContext<DeadLetterItem>,
@@ -211,7 +212,7 @@ struct Work<'a> {
     summary: DeadLetterSummary,
 }
 
-impl Work<'_> {
+impl DeadLetterRun<'_> {
     async fn run(&mut self) -> Result<(), Error> {
         let mut missing = self.query.filter.ids.clone();
         let log = self.letters.log.as_ref();

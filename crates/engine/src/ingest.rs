@@ -6,8 +6,8 @@
 //!   own facts ───────┘  (all faults)       (fields dropped)
 //! ```
 //!
-//! Every path runs the same steps, so none checks less than another. Paths differ only in their [`Terms`]: the sender,
-//! and its tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a [`Ready`] record only
+//! Every path runs the same steps, so none checks less than another. Paths differ only in their [`GateContext`]: the sender,
+//! and its tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a [`ReadyRecord`] record only
 //! from an admitted event, and nothing else is appended here. A new kind of sender (webhooks, sources, vendors) only
 //! needs its own terms.
 //!
@@ -24,7 +24,7 @@
 use foretell_domain::view::recent::RECENT_MAX;
 use foretell_enrich::Enricher;
 use foretell_events::codec::Faults;
-use foretell_events::gate::{API_SOURCE, Admitted, Sender, Terms};
+use foretell_events::gate::{API_SOURCE, Admitted, GateContext, Sender};
 use foretell_events::record::NewRecord;
 use foretell_events::{Envelope, Event, Fact, Position, Topic};
 use foretell_ports::clock::Clock;
@@ -54,12 +54,12 @@ pub struct Ingest {
 
 /// The record of an admitted event, complete and encoded.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ready {
+pub struct ReadyRecord {
     id: String,
     record: NewRecord,
 }
 
-impl Ready {
+impl ReadyRecord {
     /// The id of the event.
     pub fn id(&self) -> &str {
         &self.id
@@ -73,7 +73,7 @@ impl Ready {
 
 /// A fact that Foretell writes itself.
 #[derive(Debug, Clone)]
-pub struct Own<'a> {
+pub struct OwnFact<'a> {
     /// The tenant that it belongs to.
     pub tenant: &'a str,
     /// The id of its event. An event with the id and type of an earlier one changes nothing.
@@ -98,20 +98,20 @@ impl Ingest {
     }
 
     /// The terms for a sender whose events arrive now. With a tenant, events must belong to it.
-    pub fn terms<'a>(&self, sender: Sender, tenant: Option<&'a str>) -> Terms<'a> {
-        Terms { now_ms: self.clock.now_ms(), tenant, sender }
+    pub fn terms<'a>(&self, sender: Sender, tenant: Option<&'a str>) -> GateContext<'a> {
+        GateContext { now_ms: self.clock.now_ms(), tenant, sender }
     }
 
     /// Completes an admitted event with what data files contain about its address, and encodes it.
     ///
     /// Network and location are written into the event, because a fold must not depend on files. Unknown fields beyond
     /// the limit of the gate are dropped and counted.
-    pub fn ready(&self, mut admitted: Admitted) -> Ready {
+    pub fn ready(&self, mut admitted: Admitted) -> ReadyRecord {
         admitted.parsed_mut().fill_in(|attempt| drop(self.enricher.enrich(attempt)));
         let id = admitted.event().envelope.id.clone();
         let (record, dropped) = admitted.into_record();
         meter::fields_dropped(record.topic.name(), dropped);
-        Ready { id, record }
+        ReadyRecord { id, record }
     }
 
     /// Appends records with the trace of the request; returns their positions in the same order once they are durable.
@@ -119,12 +119,12 @@ impl Ingest {
     /// # Errors
     /// Reject: a record is larger than the log accepts, and none was appended. Retry or Fatal: some may be stored. The
     /// sender repeats all of them, and equal ids change nothing.
-    pub async fn append(&self, ready: Vec<Ready>) -> Result<Vec<Position>, foretell_ports::Error> {
+    pub async fn append(&self, ready: Vec<ReadyRecord>) -> Result<Vec<Position>, foretell_ports::Error> {
         let Some(first) = ready.first() else { return Ok(Vec::new()) };
         let topic = first.record.topic;
         let destination = || present_name(self.log.as_ref(), &self.topic_prefix, topic);
         let span = trace::sending(self.log.system(), destination, ready.len());
-        let traced = |Ready { mut record, .. }| {
+        let traced = |ReadyRecord { mut record, .. }| {
             trace::inject_from(&span, &mut record.headers);
             metrics::counter!(foretell_telemetry::EVENTS_ACCEPTED, foretell_telemetry::FAMILY => record.topic.name())
                 .increment(1);
@@ -148,7 +148,7 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn publish(&self, own: Own<'_>) -> Result<Position, Error> {
+    pub async fn publish(&self, own: OwnFact<'_>) -> Result<Position, Error> {
         let ready = self.own(own).map_err(Error::Faulty)?;
         only(self.append(vec![ready]).await)
     }
@@ -160,13 +160,13 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn publish_fenced(&self, fenced: &mut dyn Fenced, own: Own<'_>) -> Result<Position, Error> {
+    pub async fn publish_fenced(&self, fenced: &mut dyn Fenced, own: OwnFact<'_>) -> Result<Position, Error> {
         let ready = self.own(own).map_err(Error::Faulty)?;
         only(timed(fenced.append(vec![ready.record])).await)
     }
 
-    fn own(&self, own: Own<'_>) -> Result<Ready, Faults> {
-        let Own { tenant, id, fact } = own;
+    fn own(&self, own: OwnFact<'_>) -> Result<ReadyRecord, Faults> {
+        let OwnFact { tenant, id, fact } = own;
         let envelope =
             Envelope { id, source: API_SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: self.clock.now_ms() };
         Ok(self.ready(Admitted::own(Event { envelope, fact })?))
@@ -190,7 +190,7 @@ async fn timed<T>(append: impl Future<Output = T>) -> T {
 
 /// The events of a batch that exceed [`BATCH_SUBJECT_EVENTS_MAX`]: the index of each, and its number among the events
 /// of its user or client, from 1.
-pub fn crowded(events: &[Admitted]) -> Vec<(usize, usize)> {
+pub fn over_subject_limit(events: &[Admitted]) -> Vec<(usize, usize)> {
     let mut subjects: BTreeMap<(Topic, String), usize> = BTreeMap::new();
     let numbered = events.iter().enumerate().map(|(index, admitted)| {
         let event = admitted.event();

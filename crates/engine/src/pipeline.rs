@@ -14,9 +14,9 @@
 //! decoded rows belongs to the pipeline and is dropped with it, so that a new owner reads what is stored.
 
 mod config;
-mod crowded;
 pub mod family;
-pub mod keeper;
+mod full_rows;
+pub mod generation;
 pub mod misplaced;
 pub mod task;
 pub mod tolerance;
@@ -44,12 +44,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tolerance::{Excess, Shares, Tolerance};
-use working::{Step, Working};
+use working::{FoldControl, WorkingSet};
 
 /// The pause before a failed operation is retried for the first time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 /// How often a stopped partition repeats its log line.
-const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
+const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a pipeline ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +63,11 @@ pub enum Exit {
 
 /// Which dead letters a pipeline writes. A record that is folded again was rejected before and already has its letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Letters {
+pub enum DeadLetterMode {
     /// All of them.
     All,
     /// Those of records that the other generation of the family has not reached yet: it wrote the earlier ones.
-    Behind(Generation),
+    Beyond(Generation),
     /// None: the rows are folded only for inspection.
     None,
 }
@@ -79,7 +79,7 @@ pub struct Shared<F> {
     /// The generation that the rows belong to.
     pub generation: Generation,
     /// Which dead letters are written.
-    pub letters: Letters,
+    pub letters: DeadLetterMode,
     /// Which records are checked by the gate as well as by the codec.
     pub gate: Gate,
     /// Partition count of the topic, as stored.
@@ -107,12 +107,12 @@ impl<F: Fold> Shared<F> {
     /// The lowest offset whose record gets a dead letter if it is rejected.
     async fn letters_from(&self, partition: u32) -> Result<i64, Error> {
         match self.letters {
-            Letters::All => Ok(0),
-            Letters::Behind(other) => {
-                let passed = patiently(&self.config, || self.store.checkpoint(other, partition)).await?;
+            DeadLetterMode::All => Ok(0),
+            DeadLetterMode::Beyond(other) => {
+                let passed = retry(&self.config, || self.store.checkpoint(other, partition)).await?;
                 Ok(passed.map_or(0, |checkpoint| checkpoint.next))
             }
-            Letters::None => Ok(i64::MAX),
+            DeadLetterMode::None => Ok(i64::MAX),
         }
     }
 
@@ -120,7 +120,7 @@ impl<F: Fold> Shared<F> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        patiently(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
+        retry(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
     }
 }
 
@@ -132,7 +132,7 @@ pub struct Pipeline<F: Fold> {
     shared: Arc<Shared<F>>,
     reader: Box<dyn Reader>,
     partition: u32,
-    rows: Working<F>,
+    rows: WorkingSet<F>,
     dead: Vec<NewRecord>,
     /// Records below are rejected without a dead letter.
     letters_from: i64,
@@ -140,7 +140,7 @@ pub struct Pipeline<F: Fold> {
     /// Why the partition stopped; none while it folds.
     excess: Option<Excess>,
     /// When the next warning about records in wrong partitions is due.
-    say_misplaced: Option<Instant>,
+    misplaced_warning_at: Option<Instant>,
     checkpoint: Checkpoint,
     /// The checkpoint that the store has acknowledged.
     durable: i64,
@@ -153,7 +153,7 @@ impl<F: Fold> Pipeline<F> {
     /// A pipeline that continues from a checkpoint; the reader returns records from `checkpoint.next` on.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
         meter::folds(F::FAMILY.name(), partition);
-        let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
+        let rows = WorkingSet::new(Arc::clone(&shared), partition, checkpoint.next);
         let tolerance = Tolerance::of(shared.shares.clone());
         Self {
             shared,
@@ -164,7 +164,7 @@ impl<F: Fold> Pipeline<F> {
             letters_from: i64::MAX,
             tolerance,
             excess: None,
-            say_misplaced: None,
+            misplaced_warning_at: None,
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
@@ -188,32 +188,32 @@ impl<F: Fold> Pipeline<F> {
                 // Before anything else, so that a fast log cannot starve it.
                 self.flush().await?;
             }
-            self.say_misplaced();
+            self.warn_misplaced();
             let due = self.opened.map_or_else(Instant::now, |at| at + linger);
-            let say_due = self.say_misplaced.unwrap_or(due);
+            let warning_due = self.misplaced_warning_at.unwrap_or(due);
             tokio::select! {
                 biased; // Available records join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
                 next = self.reader.next() => match next? {
                     Next::Records(records) => match self.take(records).await? {
-                        Step::Done => {}
-                        Step::Restart => return Ok(Exit::Restart(self.started_at)),
-                        Step::Stop => return self.stand_still(shutdown).await,
+                        FoldControl::Done => {}
+                        FoldControl::Restart => return Ok(Exit::Restart(self.started_at)),
+                        FoldControl::Stop => return self.wait_stopped(shutdown).await,
                     },
                     Next::End(next) => self.reached(next),
                     Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
                 () = sleep_until(due), if self.opened.is_some() => self.flush().await?,
-                () = sleep_until(say_due), if self.say_misplaced.is_some() => {}
+                () = sleep_until(warning_due), if self.misplaced_warning_at.is_some() => {}
             }
         }
     }
 
     /// Warns of records in wrong partitions when a warning is due.
-    fn say_misplaced(&mut self) {
+    fn warn_misplaced(&mut self) {
         let now = Instant::now();
-        if self.say_misplaced.take_if(|due| *due <= now).is_some() {
-            self.shared.misplaced.say(F::FAMILY, now);
+        if self.misplaced_warning_at.take_if(|due| *due <= now).is_some() {
+            self.shared.misplaced.warn(F::FAMILY, now);
         }
     }
 
@@ -238,7 +238,7 @@ impl<F: Fold> Pipeline<F> {
     }
 
     /// Stops folding until the partition is revoked: too many of its records are rejected, and an operator must decide.
-    async fn stand_still(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+    async fn wait_stopped(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
         let (family, offset) = (F::FAMILY.name(), self.checkpoint.next);
         let excess = self.excess.map(|excess| excess.to_string()).unwrap_or_default();
         let _stopped = meter::Stopped::new(family, self.partition);
@@ -248,14 +248,14 @@ impl<F: Fold> Pipeline<F> {
                 "stopped: {excess}, too many for isolated bad records. Fix the producer; if these records are to be dead \
                  letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
             );
-            let reminded = Instant::now() + STOPPED_SAID_EVERY;
+            let reminded = Instant::now() + STOPPED_LOG_INTERVAL;
             loop {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return self.drain(None).await,
                     () = sleep_until(reminded) => break,
-                    () = sleep_until(self.say_misplaced.unwrap_or(reminded)), if self.say_misplaced.is_some() => {
-                        self.say_misplaced();
+                    () = sleep_until(self.misplaced_warning_at.unwrap_or(reminded)), if self.misplaced_warning_at.is_some() => {
+                        self.warn_misplaced();
                     }
                     next = self.reader.next() => if let Next::Revoked(acknowledge) = next? {
                         return self.drain(Some(acknowledge)).await;
@@ -273,33 +273,33 @@ impl<F: Fold> Pipeline<F> {
         }
     }
 
-    async fn take(&mut self, records: Vec<Record>) -> Result<Step, Error> {
+    async fn take(&mut self, records: Vec<Record>) -> Result<FoldControl, Error> {
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let room = self.shared.config.batch_records_max.saturating_sub(self.records).max(1);
             let (chunk, later) = rest.split_at(room.min(rest.len()));
             rest = later;
             match self.fold(chunk).await? {
-                Step::Done => {}
-                Step::Restart => return Ok(Step::Restart),
-                Step::Stop => {
+                FoldControl::Done => {}
+                FoldControl::Restart => return Ok(FoldControl::Restart),
+                FoldControl::Stop => {
                     self.contribute().await?;
                     self.flush().await?;
-                    return Ok(Step::Stop);
+                    return Ok(FoldControl::Stop);
                 }
             }
             if self.records >= self.shared.config.batch_records_max {
                 self.flush().await?;
             }
         }
-        Ok(Step::Done)
+        Ok(FoldControl::Done)
     }
 
     /// Decodes and folds; flushes in between where one owner has too many open records.
-    async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
+    async fn fold(&mut self, records: &[Record]) -> Result<FoldControl, Error> {
         let decode = |record| {
             let event = judge(record, self.shared.partitions, self.shared.gate.from_ms)?;
-            Ok((Working::<F>::owner_key(&event), event))
+            Ok((WorkingSet::<F>::owner_key(&event), event))
         };
         let decoded: Vec<_> = records.iter().map(decode).collect();
         self.load_owners(&decoded).await?;
@@ -308,7 +308,7 @@ impl<F: Fold> Pipeline<F> {
             match &decoded[at] {
                 Err(rejection) => {
                     if !self.reject(record, rejection) {
-                        return Ok(Step::Stop);
+                        return Ok(FoldControl::Stop);
                     }
                 }
                 Ok((owner, event)) => {
@@ -317,12 +317,12 @@ impl<F: Fold> Pipeline<F> {
                         self.flush().await?;
                         self.load_owners(&decoded[at..]).await?;
                     }
-                    tell_without_network(event);
+                    count_without_network(event);
                     let place = RecordPosition { partition: self.partition, offset: record.position.offset };
                     let (system, topic) = (self.shared.log.system(), &self.shared.topic_name);
                     let fold = || self.rows.fold(owner, event, place);
-                    if trace::folding(system, topic, record, fold) == Step::Restart {
-                        return Ok(Step::Restart);
+                    if trace::folding(system, topic, record, fold) == FoldControl::Restart {
+                        return Ok(FoldControl::Restart);
                     }
                     self.tolerance.fold();
                 }
@@ -330,16 +330,16 @@ impl<F: Fold> Pipeline<F> {
             self.records += 1;
             self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(last_record(record)) };
         }
-        self.tolerance.settle(&self.shared.config);
+        self.tolerance.commit_good(&self.shared.config);
         self.contribute().await?;
         self.opened.get_or_insert_with(Instant::now);
-        Ok(Step::Done)
+        Ok(FoldControl::Done)
     }
 
     /// Keeps a record as a dead letter; returns false if it is one rejection too many.
     fn reject(&mut self, record: &Record, Rejection { faults, by_gate }: &Rejection) -> bool {
         let has_letter = record.position.offset < self.letters_from && !(*by_gate && self.shared.gate.is_new);
-        if has_letter || self.shared.letters == Letters::None {
+        if has_letter || self.shared.letters == DeadLetterMode::None {
             return true;
         }
         let fault = faults.first();
@@ -351,8 +351,9 @@ impl<F: Fold> Pipeline<F> {
         tracing::debug!(position = ?record.position, %faults, "rejected a record");
         if fault.code == WRONG_PARTITION {
             let Shared { misplaced, topic_name, partitions, .. } = &*self.shared;
-            self.say_misplaced = Some(misplaced.count(F::FAMILY, topic_name, *partitions, record, Instant::now()));
-            self.say_misplaced();
+            self.misplaced_warning_at =
+                Some(misplaced.count(F::FAMILY, topic_name, *partitions, record, Instant::now()));
+            self.warn_misplaced();
         }
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
         true
@@ -382,7 +383,7 @@ impl<F: Fold> Pipeline<F> {
         let began = Instant::now();
         let config = &self.shared.config;
         if !self.dead.is_empty() {
-            patiently(config, || self.shared.log.append(self.dead.clone())).await?;
+            retry(config, || self.shared.log.append(self.dead.clone())).await?;
             self.dead.clear();
         }
         let flush = Flush {
@@ -391,7 +392,7 @@ impl<F: Fold> Pipeline<F> {
             rows: self.rows.take_dirty(),
             checkpoint: self.checkpoint,
         };
-        patiently(config, || self.shared.store.apply(&flush)).await?;
+        retry(config, || self.shared.store.apply(&flush)).await?;
         self.durable = self.checkpoint.next;
         self.rows.flushed(self.durable);
         meter::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
@@ -403,7 +404,7 @@ impl<F: Fold> Pipeline<F> {
 }
 
 /// Counts logins without a network or country: no one resolved the address before it was logged, and a fold cannot.
-fn tell_without_network(event: &Event) {
+fn count_without_network(event: &Event) {
     let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { return };
     if login.attempt.asn.is_none() {
         meter::login_without("asn");
@@ -419,7 +420,7 @@ fn last_record(record: &Record) -> LastRecord {
 
 /// Runs an operation until it succeeds or fails for good: after an error of kind Retry it waits, longer each time, and
 /// tries again.
-pub async fn patiently<T, Fut>(config: &Config, operation: impl FnMut() -> Fut) -> Result<T, Error>
+pub async fn retry<T, Fut>(config: &Config, operation: impl FnMut() -> Fut) -> Result<T, Error>
 where
     Fut: Future<Output = Result<T, Error>>,
 {

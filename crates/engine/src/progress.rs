@@ -36,7 +36,7 @@ use tokio::time::Instant;
 /// Minimum time between two reads of the record at a checkpoint, in milliseconds.
 const PROBE_MS: i64 = 1_000;
 /// If the last look is older than this many idle periods, store or log do not respond.
-const MISSED_LOOKS_MAX: u32 = 20;
+const MISSED_POLLS_MAX: u32 = 20;
 
 /// How often the store is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Default for Config {
 
 /// How far one partition is folded, as answers report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
+pub struct PartitionProgress {
     /// The partition.
     pub partition: u32,
     /// The serving checkpoint: all records below this offset are folded.
@@ -66,7 +66,7 @@ pub struct View {
 
 /// One partition as of the last look.
 #[derive(Debug, Clone, Default)]
-struct Standing {
+struct Observation {
     /// The checkpoint; none before the first look.
     next: Option<i64>,
     /// End of the log, and when it was seen.
@@ -79,10 +79,10 @@ struct Standing {
     target: Option<i64>,
     /// Why the last look failed.
     trouble: Option<String>,
-    looked_at: Option<Instant>,
+    polled_at: Option<Instant>,
 }
 
-impl Standing {
+impl Observation {
     fn is_ready(&self) -> bool {
         self.target.zip(self.next).is_some_and(|(target, next)| next >= target)
     }
@@ -95,7 +95,7 @@ impl Standing {
 /// A partition that keeps a process from being ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = MissingPartition)]
-pub struct Missing {
+pub struct MissingPartition {
     /// The family.
     pub family: &'static str,
     /// The partition.
@@ -123,7 +123,7 @@ pub struct Progress {
 struct Watch {
     family: Family,
     partition: u32,
-    standing: watch::Sender<Standing>,
+    observation: watch::Sender<Observation>,
     waiters: AtomicUsize,
     wake: Notify,
 }
@@ -147,7 +147,7 @@ impl Progress {
         clock: Arc<dyn Clock>,
         config: Config,
     ) -> Self {
-        let fresh_max = Duration::from_millis(config.idle_ms) * MISSED_LOOKS_MAX;
+        let fresh_max = Duration::from_millis(config.idle_ms) * MISSED_POLLS_MAX;
         let sources = Sources { log, store, rows: rows.clone(), clock: clock.clone(), config };
         let mut watches = BTreeMap::new();
         let mut tasks = JoinSet::new();
@@ -156,7 +156,7 @@ impl Progress {
                 let watch = Arc::new(Watch {
                     family,
                     partition,
-                    standing: watch::channel(Standing::default()).0,
+                    observation: watch::channel(Observation::default()).0,
                     waiters: AtomicUsize::new(0),
                     wake: Notify::new(),
                 });
@@ -168,10 +168,14 @@ impl Progress {
     }
 
     /// How far a partition is folded; offset 0 before the first look. Call it before the rows are read.
-    pub fn view(&self, family: Family, partition: u32) -> View {
-        let standing = self.watches.get(&(family, partition)).map(|watch| watch.standing.borrow().clone());
-        let standing = standing.unwrap_or_default();
-        View { partition, offset: standing.next.unwrap_or(0), lag_ms: standing.lag_ms(self.clock.now_ms()) }
+    pub fn view(&self, family: Family, partition: u32) -> PartitionProgress {
+        let observation = self.watches.get(&(family, partition)).map(|watch| watch.observation.borrow().clone());
+        let observation = observation.unwrap_or_default();
+        PartitionProgress {
+            partition,
+            offset: observation.next.unwrap_or(0),
+            lag_ms: observation.lag_ms(self.clock.now_ms()),
+        }
     }
 
     /// Waits until the serving views contain the records at `positions`; returns whether they do by `deadline`.
@@ -192,7 +196,7 @@ impl Progress {
         if !folded.is_ok_and(|all| all.into_iter().all(|passed| passed)) {
             return false;
         }
-        wanted.keys().for_each(|(family, _)| self.rows.new_era(*family));
+        wanted.keys().for_each(|(family, _)| self.rows.invalidate(*family));
         true
     }
 
@@ -202,7 +206,7 @@ impl Progress {
     }
 
     /// Partitions that keep the process from being ready, and why.
-    pub fn missing(&self) -> Vec<Missing> {
+    pub fn missing(&self) -> Vec<MissingPartition> {
         let watches = self.watches.values();
         watches.filter_map(|watch| watch.missing(self.fresh_max)).collect()
     }
@@ -222,22 +226,22 @@ impl Watch {
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
         self.wake.notify_one();
-        let mut standing = self.standing.subscribe();
-        standing.wait_for(|standing| standing.next.is_some_and(|next| next > offset)).await.is_ok()
+        let mut observation = self.observation.subscribe();
+        observation.wait_for(|observation| observation.next.is_some_and(|next| next > offset)).await.is_ok()
     }
 
-    fn missing(&self, fresh_max: Duration) -> Option<Missing> {
-        let standing = self.standing.borrow();
-        let silent = standing.looked_at.is_none_or(|at| at.elapsed() > fresh_max);
-        if standing.is_ready() && standing.trouble.is_none() && !silent {
+    fn missing(&self, fresh_max: Duration) -> Option<MissingPartition> {
+        let observation = self.observation.borrow();
+        let silent = observation.polled_at.is_none_or(|at| at.elapsed() > fresh_max);
+        if observation.is_ready() && observation.trouble.is_none() && !silent {
             return None;
         }
-        let trouble = standing.trouble.clone().or_else(|| silent.then(|| "no answer yet".to_owned()));
-        Some(Missing {
+        let trouble = observation.trouble.clone().or_else(|| silent.then(|| "no answer yet".to_owned()));
+        Some(MissingPartition {
             family: self.family.name(),
             partition: self.partition,
-            offset: standing.next,
-            target: standing.target,
+            offset: observation.next,
+            target: observation.target,
             trouble,
         })
     }
@@ -246,7 +250,7 @@ impl Watch {
         let idle = Duration::from_millis(sources.config.idle_ms.max(1));
         let wait = Duration::from_millis(sources.config.wait_ms.max(1));
         loop {
-            let failed = self.look(&sources).await.is_err();
+            let failed = self.poll(&sources).await.is_err();
             let waited_for = self.waiters.load(Ordering::Acquire) > 0;
             if waited_for && !failed {
                 tokio::time::sleep(wait).await;
@@ -258,47 +262,48 @@ impl Watch {
     }
 
     /// Looks once and publishes the result to all waiting requests.
-    async fn look(&self, sources: &Sources) -> Result<(), Error> {
-        let mut standing = self.standing.borrow().clone();
-        let looked = self.observe(sources, &mut standing).await;
-        standing.looked_at = Some(Instant::now());
-        let trouble = looked.as_ref().err().map(ToString::to_string);
-        if let (Some(trouble), None) = (&trouble, &standing.trouble) {
+    async fn poll(&self, sources: &Sources) -> Result<(), Error> {
+        let mut observation = self.observation.borrow().clone();
+        let result = self.observe(sources, &mut observation).await;
+        observation.polled_at = Some(Instant::now());
+        let trouble = result.as_ref().err().map(ToString::to_string);
+        if let (Some(trouble), None) = (&trouble, &observation.trouble) {
             tracing::info!(family = self.family.name(), partition = self.partition, trouble, "cannot read progress");
         }
-        standing.trouble = trouble;
-        self.report(&standing, sources.clock.now_ms());
-        self.standing.send_replace(standing);
-        looked
+        observation.trouble = trouble;
+        self.report(&observation, sources.clock.now_ms());
+        self.observation.send_replace(observation);
+        result
     }
 
-    async fn observe(&self, sources: &Sources, standing: &mut Standing) -> Result<(), Error> {
+    async fn observe(&self, sources: &Sources, observation: &mut Observation) -> Result<(), Error> {
         let topic = self.family.topic();
         let generation = sources.rows.generation(self.family).await?;
         let checkpoint = sources.store.checkpoint(generation, self.partition).await?;
         let now_ms = sources.clock.now_ms();
         let idle_ms = i64::try_from(sources.config.idle_ms).unwrap_or(i64::MAX);
-        let before = (standing.end, standing.seen_at_ms);
-        let look_at_end = standing.target.is_none() || now_ms - standing.seen_at_ms >= idle_ms;
-        if look_at_end {
+        let before = (observation.end, observation.seen_at_ms);
+        let poll_end = observation.target.is_none() || now_ms - observation.seen_at_ms >= idle_ms;
+        if poll_end {
             let extent = sources.log.extent(topic, self.partition).await?;
-            standing.next = Some(checkpoint.map_or(extent.start, |checkpoint| checkpoint.next));
-            standing.target.get_or_insert(extent.end);
-            standing.end = extent.end;
-            standing.seen_at_ms = now_ms;
+            observation.next = Some(checkpoint.map_or(extent.start, |checkpoint| checkpoint.next));
+            observation.target.get_or_insert(extent.end);
+            observation.end = extent.end;
+            observation.seen_at_ms = now_ms;
         } else if let Some(checkpoint) = checkpoint {
-            standing.next = Some(checkpoint.next);
+            observation.next = Some(checkpoint.next);
         }
-        let next = standing.next.unwrap_or(0);
-        if next >= standing.end {
-            standing.oldest = None;
-        } else if before.1 > 0 && look_at_end && next >= before.0 {
-            standing.oldest = Some((next, before.1));
-        } else if standing.oldest.is_none_or(|(offset, _)| offset < next) && now_ms - standing.probed_at_ms >= PROBE_MS
+        let next = observation.next.unwrap_or(0);
+        if next >= observation.end {
+            observation.oldest = None;
+        } else if before.1 > 0 && poll_end && next >= before.0 {
+            observation.oldest = Some((next, before.1));
+        } else if observation.oldest.is_none_or(|(offset, _)| offset < next)
+            && now_ms - observation.probed_at_ms >= PROBE_MS
         {
-            standing.probed_at_ms = now_ms;
+            observation.probed_at_ms = now_ms;
             let oldest = self.record_from(sources.log.as_ref(), next).await?;
-            standing.oldest = oldest.or(standing.oldest);
+            observation.oldest = oldest.or(observation.oldest);
         }
         Ok(())
     }
@@ -309,13 +314,13 @@ impl Watch {
         Ok(page.records.first().map(|record| (record.position.offset, record.timestamp_ms)))
     }
 
-    fn report(&self, standing: &Standing, now_ms: i64) {
+    fn report(&self, observation: &Observation, now_ms: i64) {
         let labels = [
             (foretell_telemetry::FAMILY, self.family.name().to_owned()),
             (foretell_telemetry::PARTITION, self.partition.to_string()),
         ];
-        let open = standing.next.map_or(0, |next| (standing.end - next).max(0));
+        let open = observation.next.map_or(0, |next| (observation.end - next).max(0));
         metrics::gauge!(foretell_telemetry::LAG_RECORDS, &labels).set(open as f64);
-        metrics::gauge!(foretell_telemetry::LAG_SECONDS, &labels).set(standing.lag_ms(now_ms) as f64 / 1_000.0);
+        metrics::gauge!(foretell_telemetry::LAG_SECONDS, &labels).set(observation.lag_ms(now_ms) as f64 / 1_000.0);
     }
 }

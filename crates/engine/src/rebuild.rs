@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 const OPERATION: &str = "rebuild the views";
 /// Time between two reads of the new rows' checkpoints.
-const LOOK_MS: u64 = 500;
+const POLL_MS: u64 = 500;
 
 /// The steps of a rebuild. The tag is part of the output of `foretell rebuild --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub enum RebuildStep {
         /// Its number.
         generation: u32,
         /// Summary of the comparison; none if another process has already swapped the generations.
-        summary: Option<verify::Summary>,
+        summary: Option<verify::VerifySummary>,
     },
     /// Rows that are no longer needed are being dropped, after their last readers.
     Dropping {
@@ -76,13 +76,13 @@ pub struct RebuildQuery {
     /// The family.
     pub family: Family,
     /// Whether to rebuild or to cancel.
-    pub order: Order,
+    pub order: RebuildAction,
 }
 
 /// What to do with a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum RebuildAction {
     /// Start a rebuild, or continue one.
     Build,
     /// Drop the generation that is being built.
@@ -106,7 +106,7 @@ pub struct Rebuilder {
 
 /// A family that is being rebuilt, and the context of its job.
 #[derive(Clone, Copy)]
-struct Course<'a> {
+struct RebuildRun<'a> {
     family: Family,
     context: &'a JobContext<RebuildStep>,
 }
@@ -122,21 +122,21 @@ impl Job for Rebuilder {
 
     /// A cancelled job leaves an unfinished rebuild; the next job continues it.
     async fn run(&self, query: RebuildQuery, context: &JobContext<RebuildStep>) -> Result<Rebuilt, Error> {
-        let course = Course { family: query.family, context };
+        let run = RebuildRun { family: query.family, context };
         let serving = match query.order {
-            Order::Build => self.build(course).await?,
-            Order::Cancel => self.cancel(course).await?,
+            RebuildAction::Build => self.build(run).await?,
+            RebuildAction::Cancel => self.cancel(run).await?,
         };
         Ok(Rebuilt { serving })
     }
 }
 
 impl Rebuilder {
-    async fn build(&self, course: Course<'_>) -> Result<u32, Error> {
-        let Course { family, context } = course;
-        let target = self.begin(course).await?;
-        self.catch_up(course, target).await?;
-        let summary = self.verify(course, target).await?;
+    async fn build(&self, run: RebuildRun<'_>) -> Result<u32, Error> {
+        let RebuildRun { family, context } = run;
+        let target = self.begin(run).await?;
+        self.catch_up(run, target).await?;
+        let summary = self.verify(run, target).await?;
         loop {
             context.check()?;
             let pointer = self.pointer(family).await?;
@@ -151,12 +151,12 @@ impl Rebuilder {
             sleep(Duration::from_millis(10)).await;
         }
         context.item(RebuildStep::Serving { generation: target, summary }).await?;
-        self.sweep(course).await
+        self.sweep(run).await
     }
 
     /// The number of the generation to build: the one of the pointer, or a new one.
-    async fn begin(&self, course: Course<'_>) -> Result<u32, Error> {
-        let Course { family, context } = course;
+    async fn begin(&self, run: RebuildRun<'_>) -> Result<u32, Error> {
+        let RebuildRun { family, context } = run;
         loop {
             let pointer = self.pointer(family).await?;
             self.check_topic(family, &pointer).await?;
@@ -198,8 +198,8 @@ impl Rebuilder {
     }
 
     /// Waits until every record that was in the log at the start is folded.
-    async fn catch_up(&self, course: Course<'_>, target: u32) -> Result<(), Error> {
-        let Course { family, context } = course;
+    async fn catch_up(&self, run: RebuildRun<'_>, target: u32) -> Result<(), Error> {
+        let RebuildRun { family, context } = run;
         let topic = family.topic();
         let mut ends = Vec::new();
         for partition in 0..self.log.partitions(topic) {
@@ -224,7 +224,7 @@ impl Rebuilder {
             if is_complete {
                 return Ok(());
             }
-            sleep(Duration::from_millis(LOOK_MS)).await;
+            sleep(Duration::from_millis(POLL_MS)).await;
         }
     }
 
@@ -245,8 +245,8 @@ impl Rebuilder {
     }
 
     /// Compares the new rows with the log; none if another process has already swapped the generations.
-    async fn verify(&self, course: Course<'_>, target: u32) -> Result<Option<verify::Summary>, Error> {
-        let Course { family, context } = course;
+    async fn verify(&self, run: RebuildRun<'_>, target: u32) -> Result<Option<verify::VerifySummary>, Error> {
+        let RebuildRun { family, context } = run;
         let pointer = self.pointer(family).await?;
         if pointer.serving == target {
             return Ok(None);
@@ -267,8 +267,8 @@ impl Rebuilder {
     }
 
     /// Drops generations that are no longer needed, after their last readers and folds; returns the serving generation.
-    async fn sweep(&self, course: Course<'_>) -> Result<u32, Error> {
-        let Course { family, context } = course;
+    async fn sweep(&self, run: RebuildRun<'_>) -> Result<u32, Error> {
+        let RebuildRun { family, context } = run;
         let pointer = self.pointer(family).await?;
         let droppable = pointer.droppable(family);
         if droppable.is_empty() {
@@ -286,15 +286,15 @@ impl Rebuilder {
         Ok(pointer.serving)
     }
 
-    async fn cancel(&self, course: Course<'_>) -> Result<u32, Error> {
-        let family = course.family;
+    async fn cancel(&self, run: RebuildRun<'_>) -> Result<u32, Error> {
+        let family = run.family;
         loop {
             let pointer = self.pointer(family).await?;
             if pointer.building.is_none() {
                 return Err(Error::reject(OPERATION, format!("nothing is being built for {}", family.name())));
             }
             if self.swap(family, &pointer, &pointer.cancel()).await? {
-                return self.sweep(course).await;
+                return self.sweep(run).await;
             }
         }
     }
@@ -332,7 +332,7 @@ async fn if_due(rebuilder: &Rebuilder, family: Family) -> Result<(), Error> {
     if !is_due(&pointer, &rebuilder.fingerprint) {
         return Ok(());
     }
-    let query = RebuildQuery { family, order: Order::Build };
+    let query = RebuildQuery { family, order: RebuildAction::Build };
     let mut events = jobs::start(rebuilder.clone(), query);
     let mut log = ProgressLog::default();
     while let Some(event) = events.recv().await {

@@ -17,11 +17,11 @@ mod copy;
 mod merge;
 mod query;
 
-pub use query::{RepartitionQuery, Stage};
+pub use query::{RepartitionQuery, RepartitionStage};
 
 use crate::jobs::JobContext;
-use crate::pipeline::keeper;
-use crate::pipeline::{Letters, Shared, family};
+use crate::pipeline::generation;
+use crate::pipeline::{DeadLetterMode, Shared, family};
 use crate::verify::{self, Verifier, VerifyFinding};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 const OPERATION: &str = "repartition a topic";
 /// Time between two reads of the new rows' checkpoints.
-const LOOK_MS: u64 = 100;
+const POLL_MS: u64 = 100;
 /// The last epoch of a topic: positions of later ones would not fit into write timestamps.
 const EPOCH_MAX: u8 = 100;
 
@@ -111,14 +111,14 @@ pub enum RepartitionStep {
 }
 
 /// Moves a family, over ports that no other process uses.
-pub struct Mover {
+pub struct Repartitioner {
     /// Log and store, and the rules to fold and verify them.
     verifier: Verifier,
     query: RepartitionQuery,
     context: JobContext<RepartitionStep>,
 }
 
-impl Mover {
+impl Repartitioner {
     /// A mover that reports to the context of a job.
     pub fn new(verifier: Verifier, query: RepartitionQuery, context: JobContext<RepartitionStep>) -> Self {
         Self { verifier, query, context }
@@ -137,7 +137,7 @@ impl Mover {
     }
 
     async fn pointer(&self, family: Family) -> Result<Pointer, Error> {
-        family::take_up(self.store(), self.log(), family, self.fingerprint()).await
+        family::ensure_pointer(self.store(), self.log(), family, self.fingerprint()).await
     }
 
     /// Changes a pointer by one step.
@@ -151,12 +151,12 @@ impl Mover {
     }
 
     /// The next stage. Reject or Fatal if the move is not possible.
-    pub async fn stage(&self) -> Result<Stage, Error> {
+    pub async fn stage(&self) -> Result<RepartitionStage, Error> {
         let lead = self.pointer(self.query.lead).await?;
         let topic = self.query.lead.topic();
-        let there = query::There { epoch: self.log().epoch(topic), partitions: self.log().partitions(topic) };
-        let stage = query::stage(&lead, there, self.query)?;
-        if stage != Stage::Fold {
+        let topic = query::CurrentTopic { epoch: self.log().epoch(topic), partitions: self.log().partitions(topic) };
+        let stage = query::stage(&lead, topic, self.query)?;
+        if stage != RepartitionStage::Fold {
             for family in self.query.families() {
                 self.check_source(family).await?;
             }
@@ -185,7 +185,7 @@ impl Mover {
         }
         for partition in 0..pointer.partitions.min(self.log().partitions(topic)) {
             let checkpoint = self.checkpoint(pointer.serving(family), partition).await?;
-            keeper::check(self.log(), topic, partition, &checkpoint).await?;
+            generation::check(self.log(), topic, partition, &checkpoint).await?;
         }
         Ok(())
     }
@@ -196,13 +196,13 @@ impl Mover {
     }
 
     /// The topics to exchange at a stage.
-    pub async fn exchange(&self, stage: Stage) -> Result<Exchange, Error> {
+    pub async fn exchange(&self, stage: RepartitionStage) -> Result<Exchange, Error> {
         let (mut topics, mut groups) = (Vec::new(), Vec::new());
         for family in self.query.families() {
             topics.push(family.topic());
-            groups.push(keeper::group(self.pointer(family).await?.serving(family)));
+            groups.push(generation::group(self.pointer(family).await?.serving(family)));
         }
-        let remains = if stage == Stage::Begin { Remains::Refuse } else { Remains::Wipe };
+        let remains = if stage == RepartitionStage::Begin { Remains::Refuse } else { Remains::Wipe };
         Ok(Exchange { topics, partitions: self.query.partitions, groups, remains })
     }
 
@@ -215,7 +215,7 @@ impl Mover {
     }
 
     /// Cancels a move whose copy is not complete: the topics stay unchanged.
-    pub async fn give_up(&self) -> Result<(), Error> {
+    pub async fn cancel(&self) -> Result<(), Error> {
         for family in self.query.families().rev() {
             self.step(family, Pointer::stay).await?;
         }
@@ -299,7 +299,7 @@ impl Mover {
         let shared = Shared {
             fold,
             generation: target,
-            letters: Letters::All,
+            letters: DeadLetterMode::All,
             gate: Gate { from_ms, is_new: false },
             partitions: self.log().partitions(topic),
             topic_name: foretell_ports::log::present_name(self.log(), &self.verifier.topic_prefix, topic),
@@ -310,17 +310,17 @@ impl Mover {
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();
-        let mut keeping = Box::pin(keeper::keep(Arc::new(shared), Vec::new(), stop.clone()));
+        let mut fold = Box::pin(generation::run(Arc::new(shared), Vec::new(), stop.clone()));
         tokio::select! {
-            ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "the fold ended too early"))),
-            level = self.level(target) => level?,
+            ended = &mut fold => return ended.and(Err(Error::fatal(OPERATION, "the fold ended too early"))),
+            level = self.wait_until_folded(target) => level?,
         }
         stop.cancel();
-        keeping.await
+        fold.await
     }
 
     /// Waits until all records of the topic are folded.
-    async fn level(&self, target: Generation) -> Result<(), Error> {
+    async fn wait_until_folded(&self, target: Generation) -> Result<(), Error> {
         let topic = target.family.topic();
         let ends: Vec<i64> = self.extents(topic).await?.iter().map(|extent| extent.end).collect();
         let total = ends.iter().map(|end| end.unsigned_abs()).sum();
@@ -334,7 +334,7 @@ impl Mover {
             if offsets == total {
                 return Ok(());
             }
-            sleep(Duration::from_millis(LOOK_MS)).await;
+            sleep(Duration::from_millis(POLL_MS)).await;
         }
     }
 
@@ -349,7 +349,7 @@ impl Mover {
 }
 
 /// Folds a generation to the end of its topic, with the fold of its family.
-struct Fill<'a>(&'a Mover, Generation);
+struct Fill<'a>(&'a Repartitioner, Generation);
 
 impl<'a> FoldVisitor for Fill<'a> {
     type Output = BoxFuture<'a, Result<(), Error>>;

@@ -132,7 +132,7 @@ impl Rows {
     }
 
     /// From now on no row of the family that was read before is answered from memory.
-    pub(crate) fn new_era(&self, family: Family) {
+    pub(crate) fn invalidate(&self, family: Family) {
         self.era_of(family).fetch_add(1, Ordering::AcqRel);
     }
 
@@ -196,7 +196,7 @@ impl Rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
                 tracing::debug!(%error, "a score is computed without features");
-                self.remembered(generation, self.era(Family::Logins), keys, Instant::now())
+                self.cached_rows(generation, self.era(Family::Logins), keys, Instant::now())
             }
         };
         LoginRows { user, features }
@@ -235,8 +235,8 @@ impl Rows {
 
     /// The merged rows at `keys`, in their order; those that are not cached are read.
     async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
-        let (era, asked_at) = (self.era(generation.family), Instant::now());
-        let mut found = self.remembered(generation, era, keys, asked_at);
+        let (era, read_at) = (self.era(generation.family), Instant::now());
+        let mut found = self.cached_rows(generation, era, keys, read_at);
         let missing: Vec<_> =
             keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
         let read = self.read(generation, None, &missing).await?;
@@ -245,7 +245,7 @@ impl Rows {
             let Some((key, partials)) = read.next() else { break };
             let merged = Arc::new(merge::<A>(&partials)?);
             if let Some(cache) = &self.cache {
-                cache.insert((generation, era, key), merged.clone(), asked_at);
+                cache.insert((generation, era, key), merged.clone(), read_at);
             }
             *slot = Some(merged);
         }
@@ -262,7 +262,7 @@ impl Rows {
     }
 
     /// The cached rows of one view, in the order of `keys`.
-    fn remembered<A: Cached>(
+    fn cached_rows<A: Cached>(
         &self,
         generation: Generation,
         era: u64,

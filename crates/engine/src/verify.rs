@@ -16,13 +16,12 @@
 //!
 //! The pending list of an owner row is not part of the state, and is not compared.
 
-mod again;
 mod compare;
+mod refold;
 
 use crate::jobs::{Job, JobContext, JobRefusal};
-use crate::pipeline::{Letters, Shared, family, keeper};
+use crate::pipeline::{DeadLetterMode, Shared, family, generation};
 use crate::rows::Partial;
-use again::Again;
 use async_trait::async_trait;
 use compare::Comparison;
 use foretell_domain::address::{Family, Generation, View};
@@ -34,13 +33,14 @@ use foretell_ports::Error;
 use foretell_ports::log::{self, Log};
 use foretell_ports::store::{Checkpoint, Store};
 use futures::future::BoxFuture;
+use refold::Refold;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 const OPERATION: &str = "verify the views";
 
 /// An empty store for rows that are folded again; deleted when it is dropped.
-pub struct Scratch {
+pub struct ScratchStore {
     /// The store.
     pub store: Arc<dyn Store>,
     /// Its directory; none if it is in memory.
@@ -48,7 +48,7 @@ pub struct Scratch {
 }
 
 /// Creates scratch stores.
-pub type Scratches = dyn Fn() -> Result<Scratch, Error> + Send + Sync;
+pub type Scratches = dyn Fn() -> Result<ScratchStore, Error> + Send + Sync;
 
 /// Verifies rows, by the rules of this process.
 #[derive(Clone)]
@@ -123,7 +123,7 @@ pub enum Side {
 
 /// Totals of a verification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct VerifySummary {
     /// Offsets that were folded again, holes included.
     pub offsets: u64,
     /// Partials that were compared.
@@ -142,9 +142,9 @@ struct Target<'a> {
 }
 
 /// The context of a verification, and its totals.
-struct Course<'a> {
+struct VerifyRun<'a> {
     context: &'a JobContext<VerifyFinding>,
-    summary: Summary,
+    summary: VerifySummary,
 }
 
 #[async_trait]
@@ -153,15 +153,15 @@ impl Job for Verifier {
     const OPERATION: &'static str = OPERATION;
     type Query = VerifyQuery;
     type Item = VerifyFinding;
-    type Report = Summary;
+    type Report = VerifySummary;
 
     fn check(&self, query: &VerifyQuery) -> Result<(), JobRefusal> {
         query.views().map(drop)
     }
 
-    async fn run(&self, query: VerifyQuery, context: &JobContext<VerifyFinding>) -> Result<Summary, Error> {
+    async fn run(&self, query: VerifyQuery, context: &JobContext<VerifyFinding>) -> Result<VerifySummary, Error> {
         let views = query.views().map_err(|refusal| Error::reject(OPERATION, refusal))?;
-        let mut course = Course { context, summary: Summary::default() };
+        let mut run = VerifyRun { context, summary: VerifySummary::default() };
         for family in Family::ALL {
             let views: Vec<_> = family.views().filter(|view| views.contains(view)).collect();
             if views.is_empty() {
@@ -171,9 +171,9 @@ impl Job for Verifier {
             let pointer =
                 pointer.ok_or_else(|| Error::retry(OPERATION, "no views have been folded into this store yet"))?;
             self.check_rules(family, &pointer)?;
-            self.family(Target { generation: pointer.serving(family), views: &views }, &mut course).await?;
+            self.family(Target { generation: pointer.serving(family), views: &views }, &mut run).await?;
         }
-        Ok(course.summary)
+        Ok(run.summary)
     }
 }
 
@@ -194,35 +194,35 @@ impl Verifier {
         &self,
         generation: Generation,
         context: &JobContext<VerifyFinding>,
-    ) -> Result<Summary, Error> {
-        let mut course = Course { context, summary: Summary::default() };
+    ) -> Result<VerifySummary, Error> {
+        let mut run = VerifyRun { context, summary: VerifySummary::default() };
         let views: Vec<_> = generation.family.views().collect();
-        self.family(Target { generation, views: &views }, &mut course).await?;
-        Ok(course.summary)
+        self.family(Target { generation, views: &views }, &mut run).await?;
+        Ok(run.summary)
     }
 
-    async fn family(&self, target: Target<'_>, course: &mut Course<'_>) -> Result<(), Error> {
+    async fn family(&self, target: Target<'_>, run: &mut VerifyRun<'_>) -> Result<(), Error> {
         /// Compares a generation with the fold of the log.
         struct Compare<'a, 'c> {
             verifier: &'a Verifier,
             target: Target<'a>,
-            course: &'a mut Course<'c>,
+            run: &'a mut VerifyRun<'c>,
         }
 
         impl<'a> FoldVisitor for Compare<'a, '_> {
             type Output = BoxFuture<'a, Result<(), Error>>;
 
             fn visit<F: Fold>(self, fold: F) -> Self::Output {
-                let Self { verifier, target, course } = self;
-                Box::pin(verifier.compare(fold, target, course))
+                let Self { verifier, target, run } = self;
+                Box::pin(verifier.compare(fold, target, run))
             }
         }
 
         let family = target.generation.family;
-        family.with_fold(self.limits.clone(), Compare { verifier: self, target, course }).await
+        family.with_fold(self.limits.clone(), Compare { verifier: self, target, run }).await
     }
 
-    async fn compare<F: Fold>(&self, fold: F, target: Target<'_>, course: &mut Course<'_>) -> Result<(), Error> {
+    async fn compare<F: Fold>(&self, fold: F, target: Target<'_>, run: &mut VerifyRun<'_>) -> Result<(), Error> {
         let Target { generation, views } = target;
         let partitions = self.log.partitions(F::FAMILY.topic());
         let ends = self.ends(generation, partitions).await?;
@@ -232,7 +232,7 @@ impl Verifier {
         let shared = Shared {
             fold,
             generation,
-            letters: Letters::None,
+            letters: DeadLetterMode::None,
             gate: Gate { from_ms, is_new: false },
             partitions,
             topic_name: log::present_name(self.log.as_ref(), &self.topic_prefix, F::FAMILY.topic()),
@@ -242,15 +242,15 @@ impl Verifier {
             misplaced: Default::default(),
             config: self.config.clone(),
         };
-        let again = Again::new(Arc::new(shared), scratch, course.context.clone());
+        let again = Refold::new(Arc::new(shared), scratch, run.context.clone());
         let offsets = ends.iter().map(|end| end.unsigned_abs()).sum();
-        course.context.item(VerifyFinding::Begun { family: F::FAMILY, offsets }).await?;
-        course.context.begin(format!("offsets of {}", F::FAMILY.name()), offsets).await?;
+        run.context.item(VerifyFinding::Begun { family: F::FAMILY, offsets }).await?;
+        run.context.begin(format!("offsets of {}", F::FAMILY.name()), offsets).await?;
         again.fold_all(&ends).await?;
-        course.summary.offsets += offsets;
+        run.summary.offsets += offsets;
         let comparison =
-            Comparison { stored: self.store.as_ref(), again: &again, generation, ends: &ends, context: course.context };
-        comparison.compare(views, &mut course.summary).await
+            Comparison { stored: self.store.as_ref(), again: &again, generation, ends: &ends, context: run.context };
+        comparison.compare(views, &mut run.summary).await
     }
 
     /// Fatal if the serving rows were folded by other rules than those of this build.
@@ -275,7 +275,7 @@ impl Verifier {
         for partition in 0..partitions {
             let checkpoint = self.store.checkpoint(generation, partition).await?;
             let checkpoint = checkpoint.unwrap_or(Checkpoint { next: 0, last: None });
-            keeper::check(self.log.as_ref(), topic, partition, &checkpoint).await?;
+            generation::check(self.log.as_ref(), topic, partition, &checkpoint).await?;
             check_beginning(self.log.as_ref(), topic, partition).await?;
             ends.push(checkpoint.next);
         }

@@ -20,7 +20,7 @@ pub mod netset;
 pub mod watch;
 
 use foretell_events::address;
-use foretell_events::login::{Attempt, Listed};
+use foretell_events::login::{Attempt, ListMatches};
 use foretell_ports::clock::Clock;
 use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::file;
@@ -255,10 +255,10 @@ impl Enricher {
     }
 
     /// The lists that contain an address. A list that is not in force contains none.
-    pub fn listed(&self, ip: IpAddr) -> Listed {
+    pub fn listed(&self, ip: IpAddr) -> ListMatches {
         let holds = |list: &Watched<Netset>| list.current().as_ref().is_some_and(|set| set.contains(ip));
         let exempt = self.allow.iter().any(holds);
-        Listed { denied: !exempt && self.deny.iter().any(holds), exempt }
+        ListMatches { denied: !exempt && self.deny.iter().any(holds), exempt }
     }
 
     /// A warning if a configured list is not in force.

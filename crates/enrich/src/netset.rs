@@ -40,7 +40,7 @@ pub struct Netset {
 
 /// The result of reading a netset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Read {
+pub struct ParsedNetset {
     /// The addresses.
     pub set: Netset,
     /// Valid lines.
@@ -74,8 +74,8 @@ pub enum Error {
 }
 
 /// Reads a netset of at most `prefixes_max` prefixes.
-pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<Read, Error> {
-    let mut read = Read::default();
+pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<ParsedNetset, Error> {
+    let mut read = ParsedNetset::default();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     if document::is_utf16(text) {
         return Err(NotText::Utf16.into());
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_refused() {
-        assert_eq!(read(b"# nothing today\n\n", 9, Bogons::Leave), Ok(Read::default()));
+        assert_eq!(read(b"# nothing today\n\n", 9, Bogons::Leave), Ok(ParsedNetset::default()));
         let page = read(b"<!doctype html>\n<p>404\n", 9, Bogons::Leave).unwrap_err();
         assert_eq!(page.to_string(), r#"none of its 2 lines is an address or a prefix; line 1: "<!doctype html>""#);
         assert!(matches!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave), Err(Error::NotText(NotText::Utf16))));

@@ -190,7 +190,7 @@ fn lists_treat_the_addresses_of_a_64_alike() {
         ("64:ff9b::203.0.113.66", true, false),
         ("203.0.113.7", false, true),
     ] {
-        assert_eq!(listed(ip), Listed { denied, exempt }, "{ip}");
+        assert_eq!(listed(ip), ListMatches { denied, exempt }, "{ip}");
     }
 }
 
@@ -245,7 +245,7 @@ fn a_missing_file_is_neutral_and_reported() {
     assert_eq!(files.enriched(known).1, Vec::<&str>::new(), "nothing is missing");
     assert_eq!(files.enricher.troubles().len(), 3, "a data file and two lists: {:?}", files.enricher.troubles());
     assert_eq!(files.enricher.list_warning(), Some(LIST_UNAVAILABLE));
-    assert_eq!(files.enricher.listed("203.0.113.9".parse().unwrap()), Listed::default());
+    assert_eq!(files.enricher.listed("203.0.113.9".parse().unwrap()), ListMatches::default());
     let nothing = Enricher::new(&Config::default(), files.clock.clone());
     let mut attempt = from("203.0.113.9");
     assert_eq!((nothing.enrich(&mut attempt), nothing.list_warning()), (vec![], None), "nothing is configured");
@@ -324,7 +324,7 @@ fn lists_deny_and_exempt() {
     files.put("allow.netset", b"203.0.113.7\n10.0.0.0/8\n");
     files.look("deny.netset", b"# bad\n203.0.113.0/24\n2001:db8::/32\n10.0.0.0/8\n");
     let listed = |ip: &str| {
-        let Listed { denied, exempt } = files.enricher.listed(ip.parse().unwrap());
+        let ListMatches { denied, exempt } = files.enricher.listed(ip.parse().unwrap());
         (denied, exempt)
     };
     assert_eq!(listed("203.0.113.66"), (true, false));

@@ -39,15 +39,15 @@ pub struct Agent {
     pub browser: Option<String>,
     /// Family and up to three numbers of its version, as in `iOS 13.4`.
     pub os: Option<String>,
-    /// See [`Device`].
-    pub device: Option<Device>,
+    /// See [`DeviceType`].
+    pub device: Option<DeviceType>,
     /// Whether it names a program that people do not log in with: a library, a tool, a crawler, an automated browser.
     pub scripted: bool,
 }
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
+pub enum DeviceType {
     /// A phone.
     Mobile,
     /// A tablet, if the user agent identifies it as one.
@@ -58,7 +58,7 @@ pub enum Device {
     Bot,
 }
 
-impl Device {
+impl DeviceType {
     /// The name in events.
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ pub fn complete(attempt: &mut Attempt) {
     let agent = read(user_agent);
     fill(&mut attempt.browser, agent.browser.as_deref());
     fill(&mut attempt.os, agent.os.as_deref());
-    fill(&mut attempt.device_type, agent.device.map(Device::name));
+    fill(&mut attempt.device_type, agent.device.map(DeviceType::name));
 }
 
 fn fill(field: &mut Option<String>, text: Option<&str>) {
@@ -104,7 +104,7 @@ fn fill(field: &mut Option<String>, text: Option<&str>) {
 /// An attempt without a user agent is not considered a program's.
 pub fn is_scripted(attempt: &Attempt) -> bool {
     let says_so = attempt.user_agent.as_deref().is_some_and(|text| text.trim().is_empty() || read(text).scripted);
-    says_so || attempt.device_type.as_deref() == Some(Device::Bot.name())
+    says_so || attempt.device_type.as_deref() == Some(DeviceType::Bot.name())
 }
 
 /// The parts of a user agent; only its first [`USER_AGENT_KEPT_BYTES`] are read.
@@ -179,9 +179,9 @@ struct Said<'a> {
 impl Said<'_> {
     /// In this order: programs; tablets, which otherwise look like phones; phones; computers. Anything else, such as
     /// televisions and consoles, has no kind, and that level of the likelihood is not used.
-    fn device(&self) -> Option<Device> {
+    fn device(&self) -> Option<DeviceType> {
         if self.is_scripted() {
-            return Some(Device::Bot);
+            return Some(DeviceType::Bot);
         }
         let says = |words: &[&str]| words.iter().any(|word| self.text.contains(word));
         let system = |names: &[&str]| names.iter().any(|name| self.system.starts_with(name));
@@ -194,17 +194,17 @@ impl Said<'_> {
             || says(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
             || is_bare_android
         {
-            return Some(Device::Tablet);
+            return Some(DeviceType::Tablet);
         }
         let phones =
             ["iOS", "Android", "Windows Phone", "Windows Mobile", "BlackBerry", "KaiOS", "Symbian", "Firefox OS"];
         if system(&phones) || says(&["Mobi", "Phone"]) {
-            return Some(Device::Mobile);
+            return Some(DeviceType::Mobile);
         }
         let is_computer =
             system(&["Windows", "Mac OS", "Linux", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD", "Solaris"])
                 || says(&["X11;"]);
-        is_computer.then_some(Device::Desktop)
+        is_computer.then_some(DeviceType::Desktop)
     }
 
     fn is_scripted(&self) -> bool {

@@ -15,15 +15,15 @@ event_types! {
         /// An appointment has another start.
         Rescheduled(Box<Booking>) = "foretell.appointment.rescheduled" to Report,
         /// The client confirmed the visit.
-        Confirmed(Visit) = "foretell.appointment.confirmed" to Report,
+        Confirmed(AppointmentRef) = "foretell.appointment.confirmed" to Report,
         /// The client came.
-        Attended(Visit) = "foretell.appointment.attended" to Report,
+        Attended(AppointmentRef) = "foretell.appointment.attended" to Report,
         /// The client did not come.
-        Missed(Visit) = "foretell.appointment.missed" to Report,
+        Missed(AppointmentRef) = "foretell.appointment.missed" to Report,
         /// The client or the business cancelled it.
         Cancelled(Cancellation) = "foretell.appointment.cancelled" to Report,
         /// It was entered in error and leaves no trace in the history.
-        Deleted(Visit) = "foretell.appointment.deleted" to Report,
+        Deleted(AppointmentRef) = "foretell.appointment.deleted" to Report,
         /// How and when a client may be reached.
         ClientUpdated(Box<ClientUpdate>) = "foretell.client.updated" to Report,
         /// Everything about the client is forgotten.
@@ -97,7 +97,7 @@ pub enum Scalar {
 
 /// A fact about an appointment without further data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Visit {
+pub struct AppointmentRef {
     /// The appointment.
     pub appointment_id: String,
     /// The client.
@@ -184,7 +184,7 @@ pub struct QuietHours {
 
 /// A field of an update: missing, `null`, or with a value.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub enum Change<T> {
+pub enum FieldUpdate<T> {
     /// Keeps the previous value.
     #[default]
     Keep,
@@ -200,15 +200,15 @@ pub struct ClientUpdate {
     /// The client.
     pub client_id: String,
     /// IANA zone, checked.
-    pub time_zone: Change<String>,
+    pub time_zone: FieldUpdate<String>,
     /// BCP 47 tag.
-    pub language: Change<String>,
+    pub language: FieldUpdate<String>,
     /// Channels in order of preference; at most 16. An empty list refuses all.
-    pub channels: Change<Vec<Consent>>,
+    pub channels: FieldUpdate<Vec<Consent>>,
     /// When not to send.
-    pub quiet_hours: Change<QuietHours>,
+    pub quiet_hours: FieldUpdate<QuietHours>,
     /// Further attributes from the tenant.
-    pub attributes: Change<BTreeMap<String, Scalar>>,
+    pub attributes: FieldUpdate<BTreeMap<String, Scalar>>,
 }
 
 /// A client whose data is erased (`foretell.client.erased`).

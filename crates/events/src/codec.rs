@@ -49,7 +49,7 @@ pub use fault::*;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub use lookups::lookups;
-pub use value::Read;
+pub use value::ReadResult;
 pub use write::*;
 
 use super::login::Attempt;
@@ -145,13 +145,13 @@ impl Reading {
 
 fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: record.timestamp_ms };
-    let event = match Sent::of(record, reading)? {
-        Sent::Structured(event) => {
+    let event = match ContentMode::of(record, reading)? {
+        ContentMode::Structured(event) => {
             let data = data_of(&event, |bytes, place| reading.parse_data_base64(bytes, place));
             let strict = reading.faults(|| letter::of_structured(&event, &record.headers));
             read(&Attributes::of_object(&event), data.as_deref(), defaults, strict)?
         }
-        Sent::Binary => {
+        ContentMode::Binary => {
             let attributes = Attributes::of_record(record);
             let data = reading.parse(&record.value, "/data");
             read(&attributes, data.as_ref(), defaults, reading.faults(|| letter::of_headers(&record.headers)))?
@@ -199,7 +199,7 @@ pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, F
 /// Reads an incoming binary event: attribute names without `ce-`, in lower case, and `datacontenttype` for the
 /// `Content-Type` of the message, if it has one; an error states why a value has no text.
 pub fn decode_binary(
-    attributes: &[(&str, Read<String>)],
+    attributes: &[(&str, ReadResult<String>)],
     body: &[u8],
     defaults: Defaults<'_>,
 ) -> Result<Parsed, Faults> {
@@ -216,14 +216,14 @@ fn parsed(event: Event, data: Result<Map<String, Value>, Faults>, attributes: At
 }
 
 /// How a record carries its event.
-enum Sent {
+enum ContentMode {
     /// Attributes in headers, data in the value.
     Binary,
     /// Everything in the value.
     Structured(Map<String, Value>),
 }
 
-impl Sent {
+impl ContentMode {
     fn of(record: &Record, reading: Reading) -> Result<Self, Faults> {
         let content_type = record.header("content-type");
         if attributes::is_structured(content_type)? {

@@ -11,7 +11,7 @@
 
 /// The meaning of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub enum CountryCode {
     /// A country.
     Country,
     /// No country is known.
@@ -36,13 +36,13 @@ const CODES: &str = "\
     TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW";
 
 /// The meaning of a code in upper case.
-pub(crate) fn classify(code: &str) -> Code {
+pub(crate) fn classify(code: &str) -> CountryCode {
     if exists(code) {
-        Code::Country
+        CountryCode::Country
     } else if PLACEHOLDERS.contains(&code) {
-        Code::Placeholder
+        CountryCode::Placeholder
     } else {
-        Code::Unknown
+        CountryCode::Unknown
     }
 }
 
@@ -69,14 +69,14 @@ mod tests {
         assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
         assert!(codes.iter().all(|code| exists(code)));
         for code in ["UK", "EL", "AA", "QQ", "no", "zz", "N", "NOR", "", " A", "A ", "T2", "A3"] {
-            assert_eq!(classify(code), Code::Unknown, "{code:?}");
+            assert_eq!(classify(code), CountryCode::Unknown, "{code:?}");
         }
     }
 
     #[test]
     fn placeholders_are_no_countries() {
         for code in ["ZZ", "XX", "T1", "EU", "AP", "A1", "A2", "O1"] {
-            assert_eq!((classify(code), exists(code)), (Code::Placeholder, false), "{code:?}");
+            assert_eq!((classify(code), exists(code)), (CountryCode::Placeholder, false), "{code:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Position;
 use crate::codec::{self, Parsed};
-use crate::gate::{self, Terms, UNKNOWN_BYTES_MAX};
+use crate::gate::{self, GateContext, UNKNOWN_BYTES_MAX};
 use crate::record::{Header, NewRecord, Record};
 use bytes::Bytes;
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub fn written(record: NewRecord) -> Record {
 pub fn admitted(parsed: Parsed) {
     let event = codec::completed(codec::arrived(parsed.event.clone(), NOW_MS));
     let known = parsed.event.fact.data();
-    let Ok(admitted) = Terms::of_operator(NOW_MS).admit(parsed) else { return };
+    let Ok(admitted) = GateContext::of_operator(NOW_MS).admit(parsed) else { return };
     let (record, _) = admitted.into_record();
     let record = written(record);
     assert_eq!(codec::decode(&record).as_ref(), Ok(&event), "an admitted event is folded as it was understood");

@@ -71,7 +71,7 @@ pub enum Sender {
 
 /// The conditions under which events are accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
+pub struct GateContext<'a> {
     /// When they arrive, in milliseconds since the epoch.
     pub now_ms: i64,
     /// The tenant that they must belong to; without it, any.
@@ -80,7 +80,7 @@ pub struct Terms<'a> {
     pub sender: Sender,
 }
 
-impl Terms<'_> {
+impl GateContext<'_> {
     /// The terms of an operator: any tenant, any source.
     pub const fn of_operator(now_ms: i64) -> Self {
         Self { now_ms, tenant: None, sender: Sender::Operator { topic: None } }
@@ -155,7 +155,7 @@ pub struct Admitted(Parsed);
 impl Admitted {
     /// An event that Foretell writes itself, of any type; otherwise it is checked like any other.
     pub fn own(event: Event) -> Result<Self, Faults> {
-        let terms = Terms { now_ms: event.envelope.time_ms, tenant: None, sender: Sender::Foretell };
+        let terms = GateContext { now_ms: event.envelope.time_ms, tenant: None, sender: Sender::Foretell };
         terms.admit(Parsed::of(event))
     }
 
@@ -190,7 +190,7 @@ impl Admitted {
 /// was read; a second call returns 0.
 pub fn trim(parsed: &mut Parsed) -> usize {
     cut_user_agent(parsed);
-    let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
+    let mut room = UnknownFieldBudget { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
     parsed.extensions.retain(|(name, text)| room.takes(name.len() + text.len()));
     room.trim(&mut parsed.data, &parsed.event.fact.data());
     room.dropped
@@ -208,12 +208,12 @@ fn cut_user_agent(parsed: &mut Parsed) {
 }
 
 /// Remaining bytes for unknown fields and attributes.
-struct Room {
+struct UnknownFieldBudget {
     left: usize,
     dropped: usize,
 }
 
-impl Room {
+impl UnknownFieldBudget {
     fn takes(&mut self, bytes: usize) -> bool {
         let left = self.left.checked_sub(bytes);
         self.left = left.unwrap_or(self.left);

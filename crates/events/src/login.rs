@@ -15,9 +15,9 @@ event_types! {
         /// The person states that an attempt was not theirs.
         Reported(Box<Verdict>) = "foretell.login.reported" to Label,
         /// A device is known from now on, until it is revoked.
-        DeviceTrusted(Device) = "foretell.device.trusted" to Report,
+        DeviceTrusted(DeviceRef) = "foretell.device.trusted" to Report,
         /// A device is new again.
-        DeviceRevoked(Device) = "foretell.device.revoked" to Report,
+        DeviceRevoked(DeviceRef) = "foretell.device.revoked" to Report,
         /// Everything about the user is forgotten.
         UserErased(UserErasure) = "foretell.user.erased" to Erase,
     }
@@ -132,7 +132,7 @@ impl Attempt {
 
 /// The lists of networks that contain an address, at the time of the request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListMatches {
     /// It is on a deny list.
     pub denied: bool,
     /// It is on an allow list: its network reveals little about the place or the person, such as that of an office, a
@@ -165,7 +165,7 @@ pub struct Verdict {
 
 /// A device that was trusted or revoked (`foretell.device.trusted`, `foretell.device.revoked`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceRef {
     /// The account.
     pub user_id: String,
     /// The device.

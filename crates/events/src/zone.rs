@@ -12,7 +12,7 @@
 pub mod quiet;
 mod rules;
 
-pub use rules::{Fault, Rules};
+pub use rules::{InvalidZoneRules, Rules};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;

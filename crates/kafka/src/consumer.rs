@@ -3,7 +3,7 @@
 use super::client::{Query, Settings};
 use super::group::{Group, Limits};
 use super::lane::{Lane, Shared};
-use super::{Names, fault};
+use super::{TopicNames, fault};
 use async_trait::async_trait;
 use foretell_events::Topic;
 use foretell_ports::Error;
@@ -33,7 +33,7 @@ pub(super) struct At {
 /// Joins a group.
 pub(super) fn subscribe(
     settings: &Settings,
-    names: &Names,
+    names: &TopicNames,
     group: &str,
     topic: Topic,
 ) -> Result<Box<dyn Membership>, Error> {
@@ -51,7 +51,7 @@ pub(super) fn subscribe(
 /// Reads one partition without a group. librdkafka requires a group id, but no group is joined.
 pub(super) async fn read(
     settings: &Settings,
-    names: &Names,
+    names: &TopicNames,
     at: At,
     query: &Arc<Query>,
 ) -> Result<Box<dyn Reader>, Error> {

@@ -6,7 +6,7 @@
 
 use super::client::{Query, Settings};
 use super::producer::{Producer, Target};
-use super::{Names, topics};
+use super::{TopicNames, topics};
 use async_trait::async_trait;
 use foretell_events::Topic;
 use foretell_events::record::{NewRecord, Record};
@@ -33,7 +33,7 @@ pub(super) struct Successors {
 impl Successors {
     pub(super) async fn begin(
         settings: &Settings,
-        names: &Names,
+        names: &TopicNames,
         query: &Arc<Query>,
         exchange: &Exchange,
     ) -> Result<Self, Error> {
@@ -55,7 +55,12 @@ impl Successors {
 }
 
 /// Reject while a group has members.
-async fn check_groups(settings: &Settings, names: &Names, query: &Arc<Query>, groups: &[String]) -> Result<(), Error> {
+async fn check_groups(
+    settings: &Settings,
+    names: &TopicNames,
+    query: &Arc<Query>,
+    groups: &[String],
+) -> Result<(), Error> {
     for group in groups {
         let group = names.of_group(group);
         let members = Query::members(query, group.clone()).await?;

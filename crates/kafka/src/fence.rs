@@ -5,7 +5,7 @@
 
 use super::client::{Events, Query, Settings};
 use super::producer::{delivered, future_record};
-use super::{Names, fault};
+use super::{TopicNames, fault};
 use async_trait::async_trait;
 use foretell_events::record::NewRecord;
 use foretell_events::{Position, Topic};
@@ -46,7 +46,7 @@ impl Owned {
 /// Creates and initialises the producer of a partition.
 pub(super) async fn acquire(
     settings: &Settings,
-    names: &Names,
+    names: &TopicNames,
     owned: Owned,
     query: &Arc<Query>,
 ) -> Result<Box<dyn Fenced>, Error> {

@@ -6,8 +6,8 @@
 
 use super::client::Events;
 use super::lane::{self, Pumped, Shared};
-use super::signal::Answer;
-use super::{Names, fault};
+use super::signal::QueryOutcome;
+use super::{TopicNames, fault};
 use foretell_events::Topic;
 use foretell_ports::Error;
 use foretell_ports::log::{Assigned, Extent};
@@ -62,7 +62,7 @@ pub(super) struct Limits {
 }
 
 impl Group {
-    pub(super) fn new(topic: Topic, names: &Names, limits: Limits, assigned: mpsc::Sender<Assigned>) -> Self {
+    pub(super) fn new(topic: Topic, names: &TopicNames, limits: Limits, assigned: mpsc::Sender<Assigned>) -> Self {
         Self {
             topic,
             name: names.of(topic),
@@ -220,9 +220,11 @@ impl Group {
         let mut answers = Vec::new();
         for (partition, offer) in pending.iter_mut() {
             match self.shared.signal.look(&mut offer.start, offer.deadline) {
-                Some(Answer::Given(from)) => answers.push((*partition, from)),
-                Some(Answer::Refused) => return Err(self.unanswered(*partition, "its owner rejected it")),
-                Some(Answer::Late) => return Err(self.unanswered(*partition, "its owner sent no start offset in time")),
+                Some(QueryOutcome::Given(from)) => answers.push((*partition, from)),
+                Some(QueryOutcome::Refused) => return Err(self.unanswered(*partition, "its owner rejected it")),
+                Some(QueryOutcome::Late) => {
+                    return Err(self.unanswered(*partition, "its owner sent no start offset in time"));
+                }
                 None => {}
             }
         }
@@ -270,7 +272,7 @@ impl Group {
             let meanwhile = || {
                 self.pump(consumer);
             };
-            if self.shared.signal.answer(&mut released, deadline, meanwhile) == Answer::Late {
+            if self.shared.signal.answer(&mut released, deadline, meanwhile) == QueryOutcome::Late {
                 tracing::warn!(topic = self.name, "revoked partition was not flushed in time");
             }
         }

@@ -46,7 +46,7 @@ use std::sync::Arc;
 
 /// The log on a Kafka cluster.
 pub struct Kafka {
-    names: Names,
+    names: TopicNames,
     settings: client::Settings,
     counts: BTreeMap<Topic, u32>,
     query: Arc<Query>,
@@ -56,13 +56,13 @@ pub struct Kafka {
 
 /// The names of the topics on the cluster.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct TopicNames {
     prefix: Arc<str>,
     /// The epochs of topics that are not in their first one.
     epochs: BTreeMap<Topic, u8>,
 }
 
-impl Names {
+impl TopicNames {
     /// Topic names with a prefix, in their first epoch.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into(), epochs: BTreeMap::new() }
@@ -100,7 +100,7 @@ impl Kafka {
     ///
     /// Reads the partition counts once. Fatal when a topic does not exist or a setting is invalid, Retry when no broker
     /// answers.
-    pub async fn open(url: &str, names: Names, config: &Config) -> Result<Self, Error> {
+    pub async fn open(url: &str, names: TopicNames, config: &Config) -> Result<Self, Error> {
         let settings = client::Settings::new(url, config)?;
         let query = Arc::new(Query::new(&settings)?);
         let mut counts = BTreeMap::new();

@@ -6,7 +6,7 @@
 use super::batch::Batch;
 use super::client::{Events, Query, Settings};
 use super::consumer::At;
-use super::{Names, fault};
+use super::{TopicNames, fault};
 use foretell_ports::Error;
 use foretell_ports::log::{Extent, Page};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,7 +25,7 @@ const OPERATION: &str = "read a page of the log";
 /// The consumers for page reads, created on first use.
 pub(super) struct Pages {
     settings: Settings,
-    names: Names,
+    names: TopicNames,
     query: Arc<Query>,
     slots: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<BaseConsumer<Events>>>>,
@@ -42,7 +42,7 @@ struct Look {
 }
 
 impl Pages {
-    pub(super) fn new(settings: &Settings, names: &Names, query: &Arc<Query>) -> Self {
+    pub(super) fn new(settings: &Settings, names: &TopicNames, query: &Arc<Query>) -> Self {
         Self {
             settings: settings.clone(),
             names: names.clone(),

@@ -1,7 +1,7 @@
 //! The producer that all callers of `append` share.
 
 use super::client::{Events, Settings};
-use super::{Names, fault};
+use super::{TopicNames, fault};
 use foretell_events::record::NewRecord;
 use foretell_events::{Position, Topic};
 use foretell_ports::Error;
@@ -39,7 +39,7 @@ impl Producer {
     /// Sends all records and waits for their acknowledgements. See [`foretell_ports::log::Log::append`].
     pub(super) async fn append(
         &self,
-        names: &Names,
+        names: &TopicNames,
         partitions: impl Fn(Topic) -> u32,
         records: Vec<NewRecord>,
     ) -> Result<Vec<Position>, Error> {

@@ -37,12 +37,12 @@ impl Signal {
         self: &Arc<Self>,
         receiver: &mut oneshot::Receiver<T>,
         deadline: Instant,
-    ) -> Option<Answer<T>> {
+    ) -> Option<QueryOutcome<T>> {
         let waker = Waker::from(Arc::clone(self));
         match Pin::new(receiver).poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(Ok(value)) => Some(Answer::Given(value)),
-            Poll::Ready(Err(_)) => Some(Answer::Refused),
-            Poll::Pending => (Instant::now() >= deadline).then_some(Answer::Late),
+            Poll::Ready(Ok(value)) => Some(QueryOutcome::Given(value)),
+            Poll::Ready(Err(_)) => Some(QueryOutcome::Refused),
+            Poll::Pending => (Instant::now() >= deadline).then_some(QueryOutcome::Late),
         }
     }
 
@@ -52,7 +52,7 @@ impl Signal {
         receiver: &mut oneshot::Receiver<T>,
         deadline: Instant,
         mut meanwhile: impl FnMut(),
-    ) -> Answer<T> {
+    ) -> QueryOutcome<T> {
         loop {
             if let Some(answer) = self.look(receiver, deadline) {
                 return answer;
@@ -71,7 +71,7 @@ impl Wake for Signal {
 
 /// The outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer<T> {
+pub(super) enum QueryOutcome<T> {
     /// The answer.
     Given(T),
     /// The sender was dropped.
@@ -101,15 +101,15 @@ mod tests {
 
         let (sender, mut receiver) = oneshot::channel();
         let thread = std::thread::spawn(move || sender.send(7));
-        assert_eq!(signal.answer(&mut receiver, far, || ()), Answer::Given(7));
+        assert_eq!(signal.answer(&mut receiver, far, || ()), QueryOutcome::Given(7));
         assert!(thread.join().is_ok_and(|sent| sent.is_ok()));
 
         let (sender, mut receiver) = oneshot::channel::<i64>();
         drop(sender);
-        assert_eq!(signal.answer(&mut receiver, far, || ()), Answer::Refused);
+        assert_eq!(signal.answer(&mut receiver, far, || ()), QueryOutcome::Refused);
 
         let (sender, mut receiver) = oneshot::channel::<i64>();
-        assert_eq!(signal.answer(&mut receiver, Instant::now(), || ()), Answer::Late);
+        assert_eq!(signal.answer(&mut receiver, Instant::now(), || ()), QueryOutcome::Late);
         drop(sender);
     }
 }

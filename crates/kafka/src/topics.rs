@@ -5,7 +5,7 @@
 //! does not start on topics that would lose records or reorder time.
 
 use super::client::{MESSAGE_BYTES_MAX, Query, Settings};
-use super::{Config, Names};
+use super::{Config, TopicNames};
 use foretell_events::Topic;
 use foretell_events::record::RECORD_BYTES_MAX;
 use foretell_events::topic::{full_name, without_epoch};
@@ -31,7 +31,7 @@ const FRAME_BYTES: usize = 64 * 1024;
 /// The settings of topics that are created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Shape {
+pub struct TopicSettings {
     /// Partitions of each topic.
     pub partitions: u32,
     /// Copies of each record; with fewer than three, the failure of a broker can lose acknowledged records.
@@ -42,7 +42,7 @@ pub struct Shape {
     pub retention: Retention,
 }
 
-impl Default for Shape {
+impl Default for TopicSettings {
     fn default() -> Self {
         Self { partitions: 8, replication_factor: 3, min_insync_replicas: 2, retention: Retention::default() }
     }
@@ -51,7 +51,12 @@ impl Default for Shape {
 /// Creates missing topics; returns their names.
 ///
 /// Two can run at the same time. Reject when the brokers reject the settings.
-pub async fn ensure(url: &str, names: &Names, config: &Config, shape: &Shape) -> Result<Vec<String>, Error> {
+pub async fn ensure(
+    url: &str,
+    names: &TopicNames,
+    config: &Config,
+    shape: &TopicSettings,
+) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
     let query = Arc::new(Query::new(&settings)?);
     let mut created = Vec::new();
@@ -67,7 +72,7 @@ pub async fn ensure(url: &str, names: &Names, config: &Config, shape: &Shape) ->
 }
 
 /// Problems of the topics' settings, one sentence each; empty if there are none.
-pub async fn check(url: &str, names: &Names, config: &Config) -> Result<Vec<String>, Error> {
+pub async fn check(url: &str, names: &TopicNames, config: &Config) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
     let query = Arc::new(Query::new(&settings)?);
     check_with(&settings, names, &query).await
@@ -87,7 +92,11 @@ pub async fn newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap
     Ok(newest)
 }
 
-pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Query>) -> Result<Vec<String>, Error> {
+pub(super) async fn check_with(
+    settings: &Settings,
+    names: &TopicNames,
+    query: &Arc<Query>,
+) -> Result<Vec<String>, Error> {
     let mut problems = Vec::new();
     let mut counts = BTreeMap::new();
     for topic in Topic::ALL {
@@ -142,7 +151,7 @@ fn admin(settings: &Settings) -> Result<(AdminClient<DefaultClientContext>, Admi
     Ok((client, AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))))
 }
 
-async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) -> Result<(), Error> {
+async fn create(settings: &Settings, name: &str, topic: Topic, shape: &TopicSettings) -> Result<(), Error> {
     let partitions = topic.partitions(shape.partitions);
     let partitions = i32::try_from(partitions).map_err(|_| Error::reject(CREATE, partitions))?;
     let retention_ms = shape.retention.ms(topic).unwrap_or(-1).to_string();

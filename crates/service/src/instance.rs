@@ -307,6 +307,6 @@ impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for Keeping<'_, T>
     type Output = BoxFuture<'static, Result<(), Error>>;
 
     fn visit<F: Fold>(self, fold: F) -> Self::Output {
-        Box::pin(family::keep(self.instance.views(fold), self.tasks, self.shutdown))
+        Box::pin(family::run(self.instance.views(fold), self.tasks, self.shutdown))
     }
 }

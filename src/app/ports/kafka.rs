@@ -3,8 +3,8 @@
 use crate::config::Config;
 use foretell_domain::address::Family;
 use foretell_events::topic::full_name;
-use foretell_kafka::topics::{self, Shape};
-use foretell_kafka::{Kafka, Names};
+use foretell_kafka::topics::{self, TopicSettings};
+use foretell_kafka::{Kafka, TopicNames};
 use foretell_ports::Error;
 use foretell_ports::log::LogAdmin;
 use foretell_ports::store::Store;
@@ -21,7 +21,7 @@ pub(super) async fn open(config: &Config, store: &dyn Store) -> Result<Arc<dyn L
 /// Creates missing topics; returns what was done, and notices for operators.
 pub(super) async fn migrate(config: &Config, store: &dyn Store) -> Result<Vec<String>, Error> {
     let settings = &config.topics;
-    let shape = Shape {
+    let shape = TopicSettings {
         partitions: settings.partitions,
         replication_factor: settings.replication_factor,
         min_insync_replicas: settings.min_insync_replicas,
@@ -35,8 +35,8 @@ pub(super) async fn migrate(config: &Config, store: &dyn Store) -> Result<Vec<St
 }
 
 /// The names of the topics that belong to this store. Fatal if neither the store nor the settings determine them.
-async fn names(config: &Config, store: &dyn Store) -> Result<Names, Error> {
-    let mut names = Names::new(&config.topics.prefix);
+async fn names(config: &Config, store: &dyn Store) -> Result<TopicNames, Error> {
+    let mut names = TopicNames::new(&config.topics.prefix);
     for family in Family::ALL {
         let (topic, lead) = (family.topic(), family.lead());
         let epoch = match store.pointer(lead).await? {

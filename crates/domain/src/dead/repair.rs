@@ -69,7 +69,7 @@ pub fn repair(letter: &Letter, record: &Record, terms: &RepairContext<'_>) -> Re
     if !parsed.event.fact.topic().takes_producers() {
         return Err(Refusal::Reminder);
     }
-    let admitted = gate::Terms::of_operator(terms.now_ms).admit(parsed).map_err(Refusal::Faulty)?;
+    let admitted = gate::GateContext::of_operator(terms.now_ms).admit(parsed).map_err(Refusal::Faulty)?;
     let (mut repaired, dropped) = admitted.into_record();
     repaired.headers.extend(carried(letter, record));
     check(&repaired, terms.now_ms)?;

@@ -39,7 +39,7 @@ use crate::view::materialized::Materialized;
 use crate::view::user::{LoginFold, User};
 use crate::view::{Aggregate, Merge};
 use foretell_events::appointment::Scalar;
-use foretell_events::login::{Attempt, Listed};
+use foretell_events::login::{Attempt, ListMatches};
 use likelihood::{ADDRESS, Base, CLIENT};
 use rule::Consequence;
 use signal::settings::Switch;
@@ -110,7 +110,7 @@ pub struct LoginEvidence<'a> {
     /// When it happens.
     pub at_ms: i64,
     /// Which lists contain its address.
-    pub listed: Listed,
+    pub listed: ListMatches,
     /// Further attributes from the caller, for rules.
     pub attributes: &'a BTreeMap<String, Scalar>,
 }
@@ -119,7 +119,7 @@ impl<'a> LoginEvidence<'a> {
     /// Evidence from rows and attempt only: no lists were consulted, and there are no further attributes.
     pub fn of(user: Option<&'a User>, features: &'a Features, attempt: &'a Attempt, at_ms: i64) -> Self {
         static NOTHING: BTreeMap<String, Scalar> = BTreeMap::new();
-        Self { user, features, attempt, at_ms, listed: Listed::default(), attributes: &NOTHING }
+        Self { user, features, attempt, at_ms, listed: ListMatches::default(), attributes: &NOTHING }
     }
 
     /// The user, if there is a history to compare with.

@@ -56,7 +56,7 @@ use appointment::Weight;
 use attribute::Attributes;
 use change::Placing;
 use contributions::{ContributionBuilder, Footprint};
-use foretell_events::appointment::{AppointmentFact, Booking, Consent, QuietHours, Visit};
+use foretell_events::appointment::{AppointmentFact, AppointmentRef, Booking, Consent, QuietHours};
 use foretell_events::reminder::Feedback;
 use foretell_events::{Envelope, Event, Fact, key};
 use serde::{Deserialize, Serialize};
@@ -248,7 +248,7 @@ impl AppointmentFold {
         let AppointmentEvent { envelope, fact } = event;
         let time_ms = envelope.time_ms;
         let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
-        let status = |client: &mut Client, visit: &Visit, status| {
+        let status = |client: &mut Client, visit: &AppointmentRef, status| {
             client.set_status(&visit.appointment_id, envelope, status, None)
         };
         match fact {

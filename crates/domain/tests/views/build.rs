@@ -5,7 +5,7 @@ use foretell_domain::view::client::{self, AppointmentFold, Client};
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::{Aggregate, Fold, Limits, RecordPosition};
 use foretell_events::appointment::{
-    AppointmentFact, Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit,
+    AppointmentFact, AppointmentRef, Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt,
 };
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact, key};
@@ -28,8 +28,8 @@ pub fn event(time_ms: i64, fact: Fact) -> Event {
     Event { envelope: Envelope { id, source: "urn:test".into(), tenant: "t".into(), time_ms }, fact }
 }
 
-pub fn visit(id: &str, client_id: &str) -> Visit {
-    Visit { appointment_id: id.into(), client_id: client_id.into() }
+pub fn visit(id: &str, client_id: &str) -> AppointmentRef {
+    AppointmentRef { appointment_id: id.into(), client_id: client_id.into() }
 }
 
 /// A booking of client `c` that starts at an instant, in a zone if one is named.

@@ -7,7 +7,7 @@ use foretell_domain::view::lead::{self, Lead};
 use foretell_domain::view::lookup::{self, Lookup};
 use foretell_domain::view::{Aggregate, Limits, Merge};
 use foretell_events::appointment::{
-    AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, StartsAt,
+    AppointmentFact, CancelledBy, Channel, ClientErasure, Consent, FieldUpdate, QuietHours, StartsAt,
 };
 use foretell_events::reminder::Request;
 use foretell_events::{Fact, key};
@@ -199,7 +199,7 @@ fn the_later_placement_decides_the_start_in_either_order() {
 #[test]
 fn a_start_finds_its_zone() {
     let in_zone = |zone: Option<&str>| AppointmentFact::Booked(Box::new(booking("a", START, zone))).into();
-    let lives_in = |zone: &str| updated(|update| update.time_zone = Change::Set(zone.into()));
+    let lives_in = |zone: &str| updated(|update| update.time_zone = FieldUpdate::Set(zone.into()));
     let local = |mut fact: Fact, text: &str, zone: &str| {
         if let Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) = &mut fact {
             booking.starts_at = StartsAt::Local { local: text.parse().unwrap(), zone: zone.into() };
@@ -476,17 +476,17 @@ fn requests_are_kept_up_to_their_bound_and_none_is_forgotten_within_its_day() {
 
 #[test]
 fn updates_change_the_fields_that_they_name_unless_a_later_one_did() {
-    let refuse = || updated(|update| update.channels = Change::Set(vec![]));
+    let refuse = || updated(|update| update.channels = FieldUpdate::Set(vec![]));
     let speaks = |tag: &str| {
         let tag = tag.to_owned();
-        updated(|update| update.language = Change::Set(tag))
+        updated(|update| update.language = FieldUpdate::Set(tag))
     };
     let agree = || {
         let consent = Consent { channel: Channel::Sms, consent: true, address_ref: None };
-        updated(|update| update.channels = Change::Set(vec![consent]))
+        updated(|update| update.channels = FieldUpdate::Set(vec![consent]))
     };
-    let quiet = || updated(|u| u.quiet_hours = Change::Set(QuietHours { from_minute: 60, to_minute: 90 }));
-    let clear = || updated(|u| u.quiet_hours = Change::Clear);
+    let quiet = || updated(|u| u.quiet_hours = FieldUpdate::Set(QuietHours { from_minute: 60, to_minute: 90 }));
+    let clear = || updated(|u| u.quiet_hours = FieldUpdate::Clear);
     let client = |events: Vec<(i64, Fact)>| appointments(events).client("c");
     let refused = client(vec![(1, agree()), (3, speaks("pt")), (2, refuse())]);
     assert_eq!(refused.channels, Some(vec![]), "a late refusal applies: no later event contradicts it");
@@ -502,7 +502,7 @@ fn erasure_empties_the_row_skips_older_events_and_starts_over() {
     let mut views = appointments([
         (1, booked("a", START)),
         (2, requested("a")),
-        (2, updated(|u| u.language = Change::Set("pt".into()))),
+        (2, updated(|u| u.language = FieldUpdate::Set("pt".into()))),
         (START, missed("a")),
         (START + 5, erased()),
     ]);

@@ -8,7 +8,7 @@ use foretell_domain::view::lead::Outcomes;
 use foretell_domain::view::outcome::{self, DayOutcomes, Sample};
 use foretell_domain::view::{Aggregate, AggregateView, Limits, Merge};
 use foretell_events::Fact;
-use foretell_events::appointment::{AppointmentFact, Change, ClientErasure, Scalar};
+use foretell_events::appointment::{AppointmentFact, ClientErasure, FieldUpdate, Scalar};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ fn attributes_are_those_known_by_then() {
     let stated = |age: f64, town: &str| {
         let attributes =
             BTreeMap::from([("age".into(), Scalar::Number(age)), ("town".into(), Scalar::Text(town.into()))]);
-        updated(|update| update.attributes = Change::Set(attributes))
+        updated(|update| update.attributes = FieldUpdate::Set(attributes))
     };
     let views = appointments([
         (5, stated(30.0, "north")),
@@ -122,7 +122,8 @@ fn attributes_are_those_known_by_then() {
         assert_eq!(all.get(hash(name)), Some(value), "{name}");
     }
     assert_eq!(client.attributes.get(hash("town")), Some(Value::Text(hash("south"))));
-    let cleared = appointments([(5, stated(30.0, "north")), (6, updated(|update| update.attributes = Change::Clear))]);
+    let cleared =
+        appointments([(5, stated(30.0, "north")), (6, updated(|update| update.attributes = FieldUpdate::Clear))]);
     assert_eq!(cleared.client("c").attributes, Attributes::default());
 }
 

@@ -6,7 +6,7 @@ use foretell_domain::remind::plan::{self, PlanContext, ReminderAction, ReminderS
 use foretell_domain::remind::policy::{ReminderPolicy, ReminderStep};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell_domain::view::sent::{self, ReminderFold, SentReminders};
-use foretell_events::appointment::{AppointmentFact, Change, Channel, ClientErasure, Consent, QuietHours};
+use foretell_events::appointment::{AppointmentFact, Channel, ClientErasure, Consent, FieldUpdate, QuietHours};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::reminder::{Feedback, Request, Risk};
 use foretell_events::{Envelope, Event, Fact, Position, codec, zone};
@@ -131,7 +131,7 @@ pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {
 pub(crate) fn consents(consents: &[(Channel, bool)]) -> Fact {
     let all =
         consents.iter().map(|(channel, consent)| Consent { channel: *channel, consent: *consent, address_ref: None });
-    updated(|update| update.channels = Change::Set(all.collect()))
+    updated(|update| update.channels = FieldUpdate::Set(all.collect()))
 }
 
 #[test]
@@ -328,8 +328,8 @@ fn a_step_that_would_leave_quiet_hours_expired_is_dropped_with_a_reason() {
 #[test]
 fn quiet_hours_are_those_of_a_client_abroad() {
     let abroad = updated(|u| {
-        u.time_zone = Change::Set("America/Sao_Paulo".into());
-        u.quiet_hours = Change::Set(QuietHours { from_minute: 9 * 60, to_minute: 10 * 60 });
+        u.time_zone = FieldUpdate::Set("America/Sao_Paulo".into());
+        u.quiet_hours = FieldUpdate::Set(QuietHours { from_minute: 9 * 60, to_minute: 10 * 60 });
     });
     // 12:00 UTC is 13:00 in Dublin and 09:00 in São Paulo.
     let fact = AppointmentFact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin")))).into();
@@ -439,7 +439,7 @@ fn busiest_day(sent: &SentReminders) -> usize {
 proptest! {
     #[test]
     fn whatever_happens_announcements_keep_their_promises(history in any_history(), quiet in (0_u16..1440, 0_u16..1440)) {
-        let lives_there = updated(|u| u.time_zone = Change::Set("Europe/Dublin".into()));
+        let lives_there = updated(|u| u.time_zone = FieldUpdate::Set("Europe/Dublin".into()));
         let mut case = Case::with(vec![(1, lives_there)]).quiet(quiet.0, quiet.1);
         case.policy.client_day_reminders_max = 2;
         let mut now = at("2026-03-20T00:00:00Z");

@@ -5,7 +5,7 @@ use foretell_domain::address::RowKey;
 use foretell_domain::view::client::{AppointmentFold, AppointmentStatus, Client, ClientHistory};
 use foretell_domain::view::{Fold, FoldOutcome, RecordPosition, Skip};
 use foretell_events::appointment::{
-    AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, Scalar,
+    AppointmentFact, CancelledBy, Channel, ClientErasure, Consent, FieldUpdate, QuietHours, Scalar,
 };
 use foretell_events::reminder::Feedback;
 use foretell_events::{Event, Fact};
@@ -50,11 +50,11 @@ fn feedback(received: fn(Box<Feedback>) -> AppointmentFact, reason: Option<&str>
 
 fn profile() -> Fact {
     updated(|update| {
-        update.time_zone = Change::Set("Europe/Dublin".into());
-        update.language = Change::Set("pt".into());
-        update.channels = Change::Set(vec![Consent { channel: Channel::Sms, consent: true, address_ref: None }]);
-        update.quiet_hours = Change::Set(QuietHours { from_minute: 60, to_minute: 90 });
-        update.attributes = Change::Set(BTreeMap::from([("age".into(), Scalar::Number(40.0))]));
+        update.time_zone = FieldUpdate::Set("Europe/Dublin".into());
+        update.language = FieldUpdate::Set("pt".into());
+        update.channels = FieldUpdate::Set(vec![Consent { channel: Channel::Sms, consent: true, address_ref: None }]);
+        update.quiet_hours = FieldUpdate::Set(QuietHours { from_minute: 60, to_minute: 90 });
+        update.attributes = FieldUpdate::Set(BTreeMap::from([("age".into(), Scalar::Number(40.0))]));
     })
 }
 

@@ -5,7 +5,7 @@ use foretell_domain::address::View;
 use foretell_domain::view::feature::FeatureLevel;
 use foretell_domain::view::user::{self, DEVICE_KNOWN_MS, FAILURES_WINDOW_MS, LoginFold, User, UserDecision};
 use foretell_domain::view::{Aggregate, Fold, FoldOutcome, Limits, RecordPosition, Skip};
-use foretell_events::login::{Attempt, Device, LoginFact, UserErasure, Verdict};
+use foretell_events::login::{Attempt, DeviceRef, LoginFact, UserErasure, Verdict};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 
@@ -23,8 +23,8 @@ fn failure() -> Fact {
     login("u", false, attempt(Some("d"), None))
 }
 
-fn device(device_id: &str) -> Device {
-    Device { user_id: "u".into(), device_id: device_id.into(), idempotency_digest: None }
+fn device(device_id: &str) -> DeviceRef {
+    DeviceRef { user_id: "u".into(), device_id: device_id.into(), idempotency_digest: None }
 }
 
 fn trusted(device_id: &str) -> Fact {

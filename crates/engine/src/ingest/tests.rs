@@ -3,7 +3,7 @@
 use super::*;
 use foretell_events::codec::{self, Defaults, INVALID_VALUE, Parsed};
 use foretell_events::gate::{NOT_ACCEPTED, RESERVED_SOURCE};
-use foretell_events::login::{Device, LoginFact, Verdict};
+use foretell_events::login::{DeviceRef, LoginFact, Verdict};
 use foretell_events::policy::{Kind, PolicyFact, Publication};
 use foretell_events::record::Record;
 use foretell_ports::log::memory;
@@ -40,7 +40,8 @@ async fn records(log: &memory::Log, topic: Topic) -> Vec<Record> {
 }
 
 fn device(user_id: &str) -> Fact {
-    LoginFact::DeviceTrusted(Device { user_id: user_id.into(), device_id: "d".into(), idempotency_digest: None }).into()
+    LoginFact::DeviceTrusted(DeviceRef { user_id: user_id.into(), device_id: "d".into(), idempotency_digest: None })
+        .into()
 }
 
 fn policy() -> Fact {
@@ -88,7 +89,7 @@ async fn own_facts_of_any_topic_are_published_as_the_codec_writes_them() {
     let (ingest, log) = ingest();
     let envelope =
         |id: &str| Envelope { id: id.into(), source: API_SOURCE.into(), tenant: "acme".into(), time_ms: NOW_MS };
-    let own = |id: &str, fact| Own { tenant: "acme", id: id.into(), fact };
+    let own = |id: &str, fact| OwnFact { tenant: "acme", id: id.into(), fact };
     let position = ingest.publish(own("1", device("u"))).await.unwrap();
     assert_eq!((position.topic, position.offset), (Topic::Logins, 0));
     let mut fenced = log.fence(Topic::Policies, 0).await.unwrap();
@@ -118,7 +119,7 @@ async fn own_facts_pass_the_gate_and_the_fence() {
         }))
         .into()
     };
-    let own = |fact| Own { tenant: "acme", id: "1".into(), fact };
+    let own = |fact| OwnFact { tenant: "acme", id: "1".into(), fact };
     let Err(Error::Faulty(faults)) = ingest.publish(own(verdict("QQ"))).await else { panic!("no such country") };
     assert_eq!(faults.first().code, INVALID_VALUE);
     assert!(records(&log, Topic::Logins).await.is_empty());
@@ -154,9 +155,9 @@ fn a_batch_has_as_many_events_of_one_user_as_its_row_remembers() {
         (0..count).map(|number: usize| terms.admit(login(&number.to_string(), user)).unwrap()).collect()
     };
     let full = BATCH_SUBJECT_EVENTS_MAX;
-    assert_eq!(crowded(&[of("u", full), of("v", full)].concat()), []);
+    assert_eq!(over_subject_limit(&[of("u", full), of("v", full)].concat()), []);
     assert_eq!(
-        crowded(&[of("u", full), of("v", 1), of("u", 2)].concat()),
+        over_subject_limit(&[of("u", full), of("v", 1), of("u", 2)].concat()),
         [(full + 1, full + 1), (full + 2, full + 2)]
     );
 }

@@ -13,11 +13,11 @@
 //! A generation that can no longer be folded ends the process, unless another one can: when a store has lost part of
 //! the serving rows, the rows that are being rebuilt in parallel replace them.
 
-use super::keeper;
+use super::generation;
 use super::misplaced::Misplaced;
 use super::task::Tasks;
 use super::tolerance::Shares;
-use super::{Config, Letters, Shared, patiently};
+use super::{Config, DeadLetterMode, Shared, retry};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Fold};
@@ -79,14 +79,14 @@ impl<F: Fold> Views<F> {
     /// Fatal if the rows are not the fold of this topic: see [`check`].
     pub async fn pointer(&self) -> Result<Pointer, Error> {
         let fingerprint = view::fingerprint(self.fold.limits());
-        let pointer = take_up(self.store.as_ref(), self.log.as_ref(), F::FAMILY, fingerprint).await?;
+        let pointer = ensure_pointer(self.store.as_ref(), self.log.as_ref(), F::FAMILY, fingerprint).await?;
         check(F::FAMILY, &pointer, self.log.as_ref())?;
         Ok(pointer)
     }
 }
 
 /// The pointer of a family, whichever topic it belongs to; creates the first one if there is none.
-pub(crate) async fn take_up(
+pub(crate) async fn ensure_pointer(
     store: &dyn Store,
     log: &dyn Log,
     family: Family,
@@ -190,21 +190,21 @@ pub async fn watch(
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut looks = interval(Duration::from_millis(config.pointer_look_ms.max(1)));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(Duration::from_millis(config.pointer_look_ms.max(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
-            _ = looks.tick() => {}
+            _ = ticks.tick() => {}
         }
         for &family in &families {
-            let looked = tokio::select! {
+            let pointer = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                looked = patiently(&config, || store.pointer(family)) => looked?,
+                pointer = retry(&config, || store.pointer(family)) => pointer?,
             };
-            looked.map_or(Ok(()), |pointer| check(family, &pointer, log.as_ref()))?;
+            pointer.map_or(Ok(()), |pointer| check(family, &pointer, log.as_ref()))?;
         }
     }
 }
@@ -215,7 +215,7 @@ pub struct Foldable {
     /// The generation.
     pub generation: Generation,
     /// Which dead letters are written.
-    pub letters: Letters,
+    pub letters: DeadLetterMode,
     /// Which records are checked by the gate as well as by the codec.
     pub gate: Gate,
 }
@@ -228,13 +228,13 @@ fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Foldabl
         Foldable { generation, letters, gate: Gate { from_ms, is_new: from_ms != pointer.gated_from_ms } }
     };
     let is_ours = pointer.building.as_ref().is_some_and(|building| building.fingerprint == fingerprint);
-    let served = (pointer.fingerprint == fingerprint).then(|| of(serving, Letters::All));
+    let served = (pointer.fingerprint == fingerprint).then(|| of(serving, DeadLetterMode::All));
     let building = pointer.building(family).filter(|_| is_ours);
-    served.into_iter().chain(building.map(|built| of(built, Letters::Behind(serving)))).collect()
+    served.into_iter().chain(building.map(|built| of(built, DeadLetterMode::Beyond(serving)))).collect()
 }
 
 /// A generation that is being folded.
-struct Kept {
+struct RunningGeneration {
     stop: CancellationToken,
     /// When the pointer was first seen without it.
     unnamed: Option<Instant>,
@@ -243,72 +243,74 @@ struct Kept {
 }
 
 /// Folds a family until `shutdown`; every error that it returns is Fatal.
-pub async fn keep<F: Fold>(
+pub async fn run<F: Fold>(
     views: Views<F>,
     tasks: impl Fn(Generation) -> Tasks,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut keeping = Keeping { views: &views, kept: BTreeMap::new(), is_due: false };
-    let mut keepers = JoinSet::new();
-    let mut looks = interval(Duration::from_millis(views.config.pointer_look_ms.max(1)));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut runner = FamilyRunner { views: &views, running: BTreeMap::new(), is_due: false };
+    let mut generations = JoinSet::new();
+    let mut ticks = interval(Duration::from_millis(views.config.pointer_look_ms.max(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break Ok(()),
-            Some(ended) = keepers.join_next() => match ended {
-                Ok((number, Ok(()))) => drop(keeping.kept.remove(&number)),
-                Ok((number, Err(error))) => keeping.fail(number, error),
+            Some(ended) = generations.join_next() => match ended {
+                Ok((number, Ok(()))) => drop(runner.running.remove(&number)),
+                Ok((number, Err(error))) => runner.fail(number, error),
                 Err(panic) => break Err(Error::fatal(OPERATION, panic)),
             },
-            pointer = next_pointer(&views, &mut looks) => match pointer {
-                Ok(pointer) => for (shared, stop) in keeping.follow(&pointer, &shutdown) {
+            pointer = next_pointer(&views, &mut ticks) => match pointer {
+                Ok(pointer) => for (shared, stop) in runner.follow(&pointer, &shutdown) {
                     let (number, tasks) = (shared.generation.number, tasks(shared.generation));
-                    keepers.spawn(async move { (number, keeper::keep(Arc::new(shared), tasks, stop).await) });
+                    generations.spawn(async move { (number, generation::run(Arc::new(shared), tasks, stop).await) });
                 },
                 Err(error) => break Err(error),
             },
         }
-        if let Some(error) = keeping.end() {
+        if let Some(error) = runner.end() {
             break Err(error);
         }
     };
-    keeping.kept.values().for_each(|kept| kept.stop.cancel());
-    while keepers.join_next().await.is_some() {}
+    runner.running.values().for_each(|running| running.stop.cancel());
+    while generations.join_next().await.is_some() {}
     ended
 }
 
-async fn next_pointer<F: Fold>(views: &Views<F>, looks: &mut Interval) -> Result<Pointer, Error> {
-    looks.tick().await;
-    patiently(&views.config, || views.pointer()).await
+async fn next_pointer<F: Fold>(views: &Views<F>, ticks: &mut Interval) -> Result<Pointer, Error> {
+    ticks.tick().await;
+    retry(&views.config, || views.pointer()).await
 }
 
-struct Keeping<'a, F> {
+struct FamilyRunner<'a, F> {
     views: &'a Views<F>,
-    kept: BTreeMap<u32, Kept>,
+    running: BTreeMap<u32, RunningGeneration>,
     /// Whether nothing could be folded when the pointer was last read.
     is_due: bool,
 }
 
-impl<F: Fold> Keeping<'_, F> {
+impl<F: Fold> FamilyRunner<'_, F> {
     /// Stops generations that are no longer named; returns those to start folding.
     fn follow(&mut self, pointer: &Pointer, shutdown: &CancellationToken) -> Vec<(Shared<F>, CancellationToken)> {
         let named = foldable(F::FAMILY, pointer, &view::fingerprint(self.views.fold.limits()));
-        self.say(pointer, named.is_empty());
+        self.log_state(pointer, named.is_empty());
         let grace = Duration::from_millis(self.views.config.generation_grace_ms);
-        for (number, kept) in &mut self.kept {
+        for (number, running) in &mut self.running {
             if named.iter().any(|named| named.generation.number == *number) {
-                kept.unnamed = None;
-            } else if kept.unnamed.get_or_insert_with(Instant::now).elapsed() >= grace {
-                kept.stop.cancel();
+                running.unnamed = None;
+            } else if running.unnamed.get_or_insert_with(Instant::now).elapsed() >= grace {
+                running.stop.cancel();
             }
         }
-        self.kept.retain(|_, kept| kept.failed.is_none() || kept.unnamed.is_none());
+        self.running.retain(|_, running| running.failed.is_none() || running.unnamed.is_none());
         let mut begun = Vec::new();
         for foldable in named {
-            if let Entry::Vacant(vacant) = self.kept.entry(foldable.generation.number) {
-                let stop =
-                    vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None, failed: None }).stop.clone();
+            if let Entry::Vacant(vacant) = self.running.entry(foldable.generation.number) {
+                let stop = vacant
+                    .insert(RunningGeneration { stop: shutdown.child_token(), unnamed: None, failed: None })
+                    .stop
+                    .clone();
                 begun.push((self.views.of(foldable), stop));
             }
         }
@@ -319,21 +321,21 @@ impl<F: Fold> Keeping<'_, F> {
     fn fail(&mut self, number: u32, error: Error) {
         let family = F::FAMILY.name();
         tracing::error!(family, generation = number, %error, "a generation can no longer be folded");
-        if let Some(kept) = self.kept.get_mut(&number) {
-            kept.failed = Some(error);
+        if let Some(running) = self.running.get_mut(&number) {
+            running.failed = Some(error);
         }
     }
 
     /// The error with which the process should end, once every generation that it should fold has failed.
     fn end(&mut self) -> Option<Error> {
-        if self.kept.values().any(|kept| kept.failed.is_none()) {
+        if self.running.values().any(|running| running.failed.is_none()) {
             return None;
         }
-        self.kept.values_mut().find_map(|kept| kept.failed.take())
+        self.running.values_mut().find_map(|running| running.failed.take())
     }
 
     /// Logs once when nothing can be folded, and once when folding is possible again.
-    fn say(&mut self, pointer: &Pointer, is_due: bool) {
+    fn log_state(&mut self, pointer: &Pointer, is_due: bool) {
         let family = F::FAMILY.name();
         meter::rebuild_due(family, is_due);
         match (self.is_due, is_due) {
@@ -394,14 +396,17 @@ mod tests {
         };
         let one = Pointer::first(8, "a".to_owned());
         let serving = one.serving(family);
-        assert_eq!(folds(&one, "a"), [(1, Letters::All)]);
+        assert_eq!(folds(&one, "a"), [(1, DeadLetterMode::All)]);
         assert_eq!(folds(&one, "b"), []);
         let upgrade = one.begin("b".to_owned());
-        assert_eq!(folds(&upgrade, "a"), [(1, Letters::All)]);
-        assert_eq!(folds(&upgrade, "b"), [(2, Letters::Behind(serving))]);
+        assert_eq!(folds(&upgrade, "a"), [(1, DeadLetterMode::All)]);
+        assert_eq!(folds(&upgrade, "b"), [(2, DeadLetterMode::Beyond(serving))]);
         assert_eq!(folds(&upgrade, "c"), []);
         assert_eq!(folds(&upgrade.swap(), "a"), []);
-        assert_eq!(folds(&upgrade.swap(), "b"), [(2, Letters::All)]);
-        assert_eq!(folds(&one.begin("a".to_owned()), "a"), [(1, Letters::All), (2, Letters::Behind(serving))]);
+        assert_eq!(folds(&upgrade.swap(), "b"), [(2, DeadLetterMode::All)]);
+        assert_eq!(
+            folds(&one.begin("a".to_owned()), "a"),
+            [(1, DeadLetterMode::All), (2, DeadLetterMode::Beyond(serving))]
+        );
     }
 }

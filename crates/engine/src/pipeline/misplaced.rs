@@ -24,10 +24,10 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The records in wrong partitions that this process has seen, by family, and the last warning about them.
 #[derive(Debug, Default)]
-pub struct Misplaced(Mutex<BTreeMap<Family, Seen>>);
+pub struct Misplaced(Mutex<BTreeMap<Family, MisplacedRecords>>);
 
 #[derive(Debug)]
-struct Seen {
+struct MisplacedRecords {
     topic: String,
     partitions: u32,
     evidence: Evidence,
@@ -38,39 +38,39 @@ struct Seen {
     partition: u32,
     offset: i64,
     belongs_to: u32,
-    said: Option<(Instant, Diagnosis)>,
+    last_warning: Option<(Instant, Diagnosis)>,
 }
 
 impl Misplaced {
-    /// Counts a record that was rejected only with `WRONG_PARTITION`; returns when [`say`](Self::say) should be called.
+    /// Counts a record that was rejected only with `WRONG_PARTITION`; returns when [`warn`](Self::say) should be called.
     pub(crate) fn count(&self, family: Family, topic: &str, partitions: u32, record: &Record, now: Instant) -> Instant {
         let mut families = self.lock();
         families.retain(|_, seen| !seen.is_forgotten(now));
-        let seen = families.entry(family).or_insert_with(|| Seen::new(topic, partitions, now));
+        let seen = families.entry(family).or_insert_with(|| MisplacedRecords::new(topic, partitions, now));
         seen.count(record, now);
         seen.due()
     }
 
     /// Logs a warning, unless the pipeline of another partition has done so.
-    pub(crate) fn say(&self, family: Family, now: Instant) {
+    pub(crate) fn warn(&self, family: Family, now: Instant) {
         let mut families = self.lock();
         let Some(seen) = families.get_mut(&family).filter(|seen| seen.due() <= now) else { return };
-        let Seen { topic, partition, offset, belongs_to, .. } = &*seen;
+        let MisplacedRecords { topic, partition, offset, belongs_to, .. } = &*seen;
         tracing::warn!(family = family.name(), topic, partition, offset, belongs_to, "{seen}");
-        seen.said = Some((now, seen.diagnosis()));
+        seen.last_warning = Some((now, seen.diagnosis()));
     }
 
     /// A sentence for each family that had such a record within the last hour.
     pub fn notices(&self, now: Instant) -> Vec<String> {
-        self.lock().values().filter(|seen| !seen.is_forgotten(now)).map(Seen::to_string).collect()
+        self.lock().values().filter(|seen| !seen.is_forgotten(now)).map(MisplacedRecords::to_string).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Family, Seen>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Family, MisplacedRecords>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seen {
+impl MisplacedRecords {
     fn new(topic: &str, partitions: u32, now: Instant) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -82,7 +82,7 @@ impl Seen {
             partition: 0,
             offset: 0,
             belongs_to: 0,
-            said: None,
+            last_warning: None,
         }
     }
 
@@ -107,16 +107,16 @@ impl Seen {
     /// When the next warning is due: at once when the partitioner becomes known, otherwise after a pause.
     fn due(&self) -> Instant {
         let known = Some(self.diagnosis()).filter(|diagnosis| *diagnosis != Diagnosis::Open);
-        match self.said {
+        match self.last_warning {
             None if known.is_some() => self.first,
             None => self.first + EVIDENCE_AWAITED,
-            Some((at, said)) if known.is_some_and(|known| known != said) => at + EVIDENCE_AWAITED,
+            Some((at, last_warning)) if known.is_some_and(|known| known != last_warning) => at + EVIDENCE_AWAITED,
             Some((at, _)) => at + REPEATED_EVERY,
         }
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for MisplacedRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, partition, offset, belongs_to, partitions, records, .. } = self;
         let are = if *records == 1 { "record is" } else { "records are" };
@@ -190,10 +190,10 @@ mod tests {
         assert_eq!(count(&misplaced, &records[0], begin), begin + EVIDENCE_AWAITED, "one is too few");
         let dues: Vec<_> = records[1..].iter().map(|record| count(&misplaced, record, begin)).collect();
         assert!(dues[10..].iter().all(|due| *due == begin), "known after a few");
-        misplaced.say(Family::Logins, begin);
+        misplaced.warn(Family::Logins, begin);
         let later = begin + Duration::from_secs(10);
         assert_eq!(count(&misplaced, &records[0], later), begin + REPEATED_EVERY);
-        misplaced.say(Family::Logins, later);
+        misplaced.warn(Family::Logins, later);
         assert_eq!(count(&misplaced, &records[0], later), begin + REPEATED_EVERY, "another pipeline has logged it");
         let other = crc32(200).into_iter().map(|record| count(&misplaced, &record, later)).max();
         assert_eq!(other, Some(begin + REPEATED_EVERY), "the same partitioner is no news");

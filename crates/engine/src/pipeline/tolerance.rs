@@ -66,7 +66,7 @@ impl Tolerance {
     }
 
     /// Adds the good records to the shares.
-    pub(crate) fn settle(&mut self, config: &Config) {
+    pub(crate) fn commit_good(&mut self, config: &Config) {
         if self.good > 0 {
             self.shares.lock().fold(std::mem::take(&mut self.good), config);
         }
@@ -173,7 +173,7 @@ mod tests {
                 'i' => INVALID_VALUE,
                 _ => {
                     tolerance.fold();
-                    tolerance.settle(config);
+                    tolerance.commit_good(config);
                     return None;
                 }
             };

@@ -16,7 +16,7 @@
 //! not depend on it: requests that wait for their events are answered from it, in any process.
 
 use super::Shared;
-use super::crowded::Crowded;
+use super::full_rows::FullRows;
 use foretell_domain::address::RowKey;
 use foretell_domain::view::cell::{Carried, Cell, CellBuffer, Corrupt, decode_state};
 use foretell_domain::view::{Aggregate, Delta, Fold, FoldOutcome, Mismatch, RecordPosition, Skip};
@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 /// Whether folding can continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum FoldControl {
     /// It can.
     Done,
     /// The partition starts over from the store's checkpoint.
@@ -48,14 +48,14 @@ const LATEST_FOR: Duration = Duration::from_secs(1);
 /// subject that a request may contain.
 const LATEST_MAX: usize = 128;
 
-struct Owner<F: Fold> {
+struct OwnerEntry<F: Fold> {
     position: i64,
     state: F::Owner,
     carried: Carried<F::Decision>,
     dirty: bool,
 }
 
-struct Shares {
+struct AggregateEntry {
     position: i64,
     state: Aggregate,
     dirty: bool,
@@ -83,7 +83,7 @@ impl<R> Cache<R> {
         self.hot.get_mut(key)
     }
 
-    fn turn(&mut self, rows_max: usize) {
+    fn rotate(&mut self, rows_max: usize) {
         if self.hot.len() > rows_max / 2 {
             // Keep the memory of the emptied map: it would be needed again.
             self.cold.clear();
@@ -93,7 +93,7 @@ impl<R> Cache<R> {
 }
 
 /// The rows of a partition between two flushes.
-pub struct Working<F: Fold> {
+pub struct WorkingSet<F: Fold> {
     shared: Arc<Shared<F>>,
     partition: u32,
     /// Checkpoint that is known to be durable: the offset below which no outcome is needed again.
@@ -102,8 +102,8 @@ pub struct Working<F: Fold> {
     /// outcome is carried any more.
     flushes: VecDeque<(Instant, i64)>,
     latest_from: i64,
-    owners: Cache<Owner<F>>,
-    aggregates: Cache<Shares>,
+    owners: Cache<OwnerEntry<F>>,
+    aggregates: Cache<AggregateEntry>,
     /// Contributions that are not yet applied to the aggregates, by offset.
     decided: Vec<(i64, RowKey, Delta)>,
     /// Records since the last flush that were applied.
@@ -111,10 +111,10 @@ pub struct Working<F: Fold> {
     /// Records since the last flush that were skipped, by reason.
     skipped: BTreeMap<Skip, u64>,
     /// Tenants whose events found no capacity in a row.
-    crowded: Crowded,
+    crowded: FullRows,
 }
 
-impl<F: Fold> Working<F> {
+impl<F: Fold> WorkingSet<F> {
     /// A partition without rows.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
         Self {
@@ -128,7 +128,7 @@ impl<F: Fold> Working<F> {
             decided: Vec::new(),
             applied: 0,
             skipped: BTreeMap::new(),
-            crowded: Crowded::default(),
+            crowded: FullRows::default(),
         }
     }
 
@@ -147,7 +147,9 @@ impl<F: Fold> Working<F> {
     pub(crate) fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
-                None => Owner { position: -1, state: F::Owner::default(), carried: Carried::default(), dirty: false },
+                None => {
+                    OwnerEntry { position: -1, state: F::Owner::default(), carried: Carried::default(), dirty: false }
+                }
                 Some(row) => decode_owner(&row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
             };
             self.owners.hot.insert(key, row);
@@ -168,13 +170,13 @@ impl<F: Fold> Working<F> {
     }
 
     /// Folds an event into its owner, or finds the earlier outcome of the same record.
-    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: RecordPosition) -> Step {
+    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: RecordPosition) -> FoldControl {
         let fold = &self.shared.fold;
         let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
         let known = owner.carried.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
         let outcome = match known {
             Ok(at) => owner.carried.pending[at].1.clone(),
-            Err(_) if place.offset <= owner.position => return Step::Restart,
+            Err(_) if place.offset <= owner.position => return FoldControl::Restart,
             Err(_) => {
                 let outcome = fold.fold(&mut owner.state, event, place);
                 if let (FoldOutcome::Applied(_), Some(how)) = (&outcome, F::resolved_as(&owner.state, event)) {
@@ -206,7 +208,7 @@ impl<F: Fold> Working<F> {
                 }));
             }
         }
-        Step::Done
+        FoldControl::Done
     }
 
     /// The aggregate rows that must be read before [`contribute`](Self::contribute), each once.
@@ -222,7 +224,7 @@ impl<F: Fold> Working<F> {
             let row = match self.own(&partials) {
                 None => {
                     let state = Aggregate::empty(&key).map_err(|error| mismatched(&key, error))?;
-                    Shares { position: -1, state, dirty: false }
+                    AggregateEntry { position: -1, state, dirty: false }
                 }
                 Some(row) => decode_shares(&key, &row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
             };
@@ -281,8 +283,8 @@ impl<F: Fold> Working<F> {
         let (applied, skipped) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.skipped));
         meter::folded(F::FAMILY.name(), applied, skipped.into_iter().map(|(reason, records)| (reason.name(), records)));
         self.crowded.report(now, F::FAMILY.name(), self.partition);
-        self.owners.turn(self.shared.config.cached_rows_max / 4);
-        self.aggregates.turn(self.shared.config.cached_rows_max);
+        self.owners.rotate(self.shared.config.cached_rows_max / 4);
+        self.aggregates.rotate(self.shared.config.cached_rows_max);
     }
 
     fn own<'a>(&self, partials: &'a [Row]) -> Option<&'a Row> {
@@ -290,9 +292,9 @@ impl<F: Fold> Working<F> {
     }
 }
 
-fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<Owner<F>, Corrupt> {
+fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<OwnerEntry<F>, Corrupt> {
     let cell = Cell::decode(bytes)?;
-    Ok(Owner {
+    Ok(OwnerEntry {
         position: cell.position,
         state: decode_state(cell.state)?,
         carried: decode_state(cell.carried)?,
@@ -300,9 +302,9 @@ fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<Owner<F>, Corrupt> {
     })
 }
 
-fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<Shares, Corrupt> {
+fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<AggregateEntry, Corrupt> {
     let cell = Cell::decode(bytes)?;
-    Ok(Shares { position: cell.position, state: Aggregate::decode(key, cell.state)?, dirty: false })
+    Ok(AggregateEntry { position: cell.position, state: Aggregate::decode(key, cell.state)?, dirty: false })
 }
 
 fn mismatched(key: &RowKey, error: Mismatch) -> Error {
@@ -329,7 +331,7 @@ mod tests {
         for n in 0..100 {
             cache.hot.insert(key(n), n);
             assert_eq!(cache.get(&key(0)), Some(&mut 0), "it is used in every turn");
-            cache.turn(ROWS_MAX);
+            cache.rotate(ROWS_MAX);
             let held = cache.hot.len() + cache.cold.len();
             assert!(held <= ROWS_MAX + 2, "{held} rows after {n}");
         }
@@ -341,7 +343,7 @@ mod tests {
     fn few_rows_are_kept_however_many_turns_pass() {
         let mut cache = Cache::new();
         cache.hot.extend((0..5).map(|n| (key(n), n)));
-        (0..100).for_each(|_| cache.turn(10));
+        (0..100).for_each(|_| cache.rotate(10));
         assert!((0..5).all(|n| cache.get(&key(n)).is_some()));
     }
 }

@@ -5,7 +5,7 @@
 //! rejected record that was not folded before becomes a dead letter here.
 
 use super::merge::Merge;
-use super::{Mover, OPERATION, RepartitionStep};
+use super::{OPERATION, RepartitionStep, Repartitioner};
 use crate::pipeline::tolerance::{Excess, Tolerance};
 use foretell_domain::address::Family;
 use foretell_domain::dead;
@@ -50,7 +50,7 @@ struct Counts {
     letters: u64,
 }
 
-impl Mover {
+impl Repartitioner {
     /// Copies every topic of the family completely. Reject if a producer appended during the copy, or if too much of a
     /// topic is rejected.
     pub async fn copy(&self, successors: &mut dyn Successors) -> Result<(), Error> {

@@ -47,7 +47,7 @@ impl FromStr for RepartitionQuery {
 
 /// What a run has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum RepartitionStage {
     /// Start the move.
     Begin,
     /// Repeat an interrupted copy.
@@ -58,18 +58,18 @@ pub enum Stage {
 
 /// The current topic in the log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct There {
+pub(super) struct CurrentTopic {
     pub(super) epoch: u8,
     pub(super) partitions: u32,
 }
 
 /// The next stage, from the leader's pointer and its topic in the log.
-pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Result<Stage, Error> {
-    let (name, epoch) = (query.lead.name(), there.epoch);
+pub(super) fn stage(lead: &Pointer, topic: CurrentTopic, query: RepartitionQuery) -> Result<RepartitionStage, Error> {
+    let (name, epoch) = (query.lead.name(), topic.epoch);
     let Some(moving) = &lead.moving else {
         if lead.epoch == epoch {
-            let is_done = [lead.partitions, there.partitions].iter().all(|count| *count == query.partitions);
-            return Ok(if is_done { Stage::Fold } else { Stage::Begin });
+            let is_done = [lead.partitions, topic.partitions].iter().all(|count| *count == query.partitions);
+            return Ok(if is_done { RepartitionStage::Fold } else { RepartitionStage::Begin });
         }
         let detail = format!(
             "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
@@ -80,10 +80,10 @@ pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Re
     };
     // A log that stores its epochs itself may contain the completed copy before the pointer states it.
     if moving.into.is_none() && epoch != moving.epoch {
-        return Ok(Stage::CopyAgain);
+        return Ok(RepartitionStage::CopyAgain);
     }
     if moving.partitions == query.partitions {
-        return Ok(Stage::Fold);
+        return Ok(RepartitionStage::Fold);
     }
     let detail = format!(
         "{name} is already being copied into {} partitions: complete `foretell migrate --repartition {name}={}` first",
@@ -129,22 +129,22 @@ mod tests {
         let copied = moving.copied("a".to_owned());
         let moved = copied.moved();
         for (name, pointer, epoch, partitions, expected) in [
-            ("nothing was begun", &first, 0, 16, Ok(Stage::Begin)),
-            ("it has as many", &first, 0, 8, Ok(Stage::Fold)),
+            ("nothing was begun", &first, 0, 16, Ok(RepartitionStage::Begin)),
+            ("it has as many", &first, 0, 8, Ok(RepartitionStage::Fold)),
             ("a log of another time", &first, 1, 16, Err("from different times")),
-            ("the copy did not end", &moving, 0, 16, Ok(Stage::CopyAgain)),
-            ("another count now", &moving, 0, 4, Ok(Stage::CopyAgain)),
-            ("the log knows that it ended", &moving, 1, 16, Ok(Stage::Fold)),
+            ("the copy did not end", &moving, 0, 16, Ok(RepartitionStage::CopyAgain)),
+            ("another count now", &moving, 0, 4, Ok(RepartitionStage::CopyAgain)),
+            ("the log knows that it ended", &moving, 1, 16, Ok(RepartitionStage::Fold)),
             ("the log knows, another count", &moving, 1, 4, Err("--repartition logins=16")),
-            ("the store knows that it ended", &copied, 1, 16, Ok(Stage::Fold)),
+            ("the store knows that it ended", &copied, 1, 16, Ok(RepartitionStage::Fold)),
             ("too late for another count", &copied, 1, 4, Err("--repartition logins=16")),
-            ("moved", &moved, 1, 16, Ok(Stage::Fold)),
-            ("moved, and once more", &moved, 1, 4, Ok(Stage::Begin)),
-            ("its topic was raised in place", &Pointer::first(4, "a".to_owned()), 0, 8, Ok(Stage::Begin)),
-            ("and is to be as it was", &Pointer::first(4, "a".to_owned()), 0, 4, Ok(Stage::Begin)),
+            ("moved", &moved, 1, 16, Ok(RepartitionStage::Fold)),
+            ("moved, and once more", &moved, 1, 4, Ok(RepartitionStage::Begin)),
+            ("its topic was raised in place", &Pointer::first(4, "a".to_owned()), 0, 8, Ok(RepartitionStage::Begin)),
+            ("and is to be as it was", &Pointer::first(4, "a".to_owned()), 0, 4, Ok(RepartitionStage::Begin)),
         ] {
-            let there = There { epoch, partitions: if epoch == 0 { 8 } else { 16 } };
-            match (stage(pointer, there, query(partitions)), expected) {
+            let topic = CurrentTopic { epoch, partitions: if epoch == 0 { 8 } else { 16 } };
+            match (stage(pointer, topic, query(partitions)), expected) {
                 (Ok(stage), Ok(expected)) => assert_eq!(stage, expected, "{name}"),
                 (Err(error), Err(says)) => assert!(error.to_string().contains(says), "{name}: {error}"),
                 (stage, expected) => panic!("{name}: {stage:?}, not {expected:?}"),

@@ -40,11 +40,11 @@ pub struct Scheduled {
 
 /// The result of looking up a window in the agenda.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
+pub enum ScheduledScan {
     /// The clients to read.
     Scheduled(Scheduled),
     /// The window has more visits than the limit.
-    TooMany,
+    LimitExceeded,
 }
 
 /// One bucket that contains visits of a tenant.
@@ -57,7 +57,7 @@ struct Found {
 impl Rows {
     /// The clients of a tenant with open visits in the hours that `window` (milliseconds since the epoch) touches, if
     /// those hours hold at most `visits_max` visits.
-    pub async fn scheduled(&self, tenant: &str, window: Range<i64>, visits_max: usize) -> Result<Looked, Error> {
+    pub async fn scheduled(&self, tenant: &str, window: Range<i64>, visits_max: usize) -> Result<ScheduledScan, Error> {
         let pointer = self.pointers.get(Family::Appointments).await?;
         let generation = pointer.serving(Family::Appointments);
         let prefix = key::of(tenant, "");
@@ -70,13 +70,13 @@ impl Rows {
         while let Some(found) = scans.try_next().await? {
             visits += found.visits;
             if visits > visits_max {
-                return Ok(Looked::TooMany);
+                return Ok(ScheduledScan::LimitExceeded);
             }
             if !found.clients.is_empty() {
                 clients.entry(found.source).or_default().extend(found.clients);
             }
         }
-        Ok(Looked::Scheduled(Scheduled { generation, clients }))
+        Ok(ScheduledScan::Scheduled(Scheduled { generation, clients }))
     }
 
     /// The rows of some clients of a tenant, unordered; only those that exist.

@@ -45,7 +45,7 @@ pub(super) type CacheKey = (Generation, u64, RowKey);
 #[derive(Debug, Clone)]
 struct Remembered {
     merged: Merged,
-    asked_at: Instant,
+    read_at: Instant,
 }
 
 /// Merged rows, while they are fresh. A stale row is replaced in place, because expiring and inserting it again would
@@ -67,10 +67,10 @@ impl Cache {
 
     pub(super) fn get<A: Cached>(&self, key: &CacheKey, now: Instant) -> Option<Arc<A>> {
         let row = self.rows.get(key)?;
-        (now.duration_since(row.asked_at) < self.stale_max).then(|| A::of(row.merged)).flatten()
+        (now.duration_since(row.read_at) < self.stale_max).then(|| A::of(row.merged)).flatten()
     }
 
-    pub(super) fn insert<A: Cached>(&self, key: CacheKey, state: Arc<A>, asked_at: Instant) {
-        self.rows.insert(key, Remembered { merged: A::into_merged(state), asked_at });
+    pub(super) fn insert<A: Cached>(&self, key: CacheKey, state: Arc<A>, read_at: Instant) {
+        self.rows.insert(key, Remembered { merged: A::into_merged(state), read_at });
     }
 }

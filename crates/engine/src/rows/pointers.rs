@@ -30,7 +30,7 @@ impl Pointers {
         if let Some(pointer) = self.fresh(family) {
             return Ok(pointer);
         }
-        let asked_at = Instant::now();
+        let read_at = Instant::now();
         let pointer = self.store.pointer(family).await?;
         let pointer = Arc::new(pointer.ok_or_else(|| {
             Error::retry(
@@ -50,7 +50,7 @@ impl Pointers {
             return Err(Error::retry("read the serving generation", detail));
         }
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.insert(family, (pointer.clone(), asked_at));
+        known.insert(family, (pointer.clone(), read_at));
         Ok(pointer)
     }
 
@@ -61,7 +61,7 @@ impl Pointers {
 
     fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
         let known = self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (pointer, asked_at) = known.get(&family)?;
-        (asked_at.elapsed() < self.stale_max).then(|| pointer.clone())
+        let (pointer, read_at) = known.get(&family)?;
+        (read_at.elapsed() < self.stale_max).then(|| pointer.clone())
     }
 }

@@ -1,7 +1,7 @@
 //! Compares stored rows with folded ones, both in the order of their addresses.
 
-use super::again::Again;
-use super::{Difference, OPERATION, Side, Summary, VerifyFinding};
+use super::refold::Refold;
+use super::{Difference, OPERATION, Side, VerifyFinding, VerifySummary};
 use crate::jobs::JobContext;
 use crate::rows;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ const MOVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The stored rows of a generation, and the rows that were folded again.
 pub(super) struct Comparison<'a, F: Fold> {
     pub(super) stored: &'a dyn Store,
-    pub(super) again: &'a Again<F>,
+    pub(super) again: &'a Refold<F>,
     pub(super) generation: Generation,
     /// By partition: stored and folded rows contain all records below this offset.
     pub(super) ends: &'a [i64],
@@ -55,7 +55,7 @@ fn decode(cell: Option<&[u8]>) -> Result<Option<Cell<'_>>, Corrupt> {
 }
 
 /// A partial's address in a view's bucket.
-type Place = (String, u32);
+type PartialAddress = (String, u32);
 
 /// A stored partial with a position above the folded records, as it was read.
 struct Moved {
@@ -74,7 +74,7 @@ struct Partials {
 
 impl<F: Fold> Comparison<'_, F> {
     /// Compares all rows of these views.
-    pub(super) async fn compare(&self, views: &[View], summary: &mut Summary) -> Result<(), Error> {
+    pub(super) async fn compare(&self, views: &[View], summary: &mut VerifySummary) -> Result<(), Error> {
         let mut moved = Vec::new();
         let mut moved_bytes = 0;
         for view in views {
@@ -101,7 +101,7 @@ impl<F: Fold> Comparison<'_, F> {
         view: View,
         bucket: i64,
         moved: &mut Vec<Moved>,
-        summary: &mut Summary,
+        summary: &mut VerifySummary,
     ) -> Result<(), Error> {
         let cursor = |store| Cursor { store, at: (self.generation, view, bucket), rows: VecDeque::new(), after: None };
         let (mut stored, mut folded) = (cursor(self.stored), cursor(self.again.store()));
@@ -132,7 +132,7 @@ impl<F: Fold> Comparison<'_, F> {
     }
 
     /// Continues the fold to each row that had moved, in order of their positions, and compares it there.
-    async fn settle(&self, mut moved: Vec<Moved>, summary: &mut Summary) -> Result<(), Error> {
+    async fn settle(&self, mut moved: Vec<Moved>, summary: &mut VerifySummary) -> Result<(), Error> {
         summary.moved += moved.len() as u64;
         moved.sort_by_key(|row| (row.source, row.position));
         for Moved { key, source, position, cell } in moved {
@@ -148,7 +148,7 @@ impl<F: Fold> Comparison<'_, F> {
         Ok(())
     }
 
-    async fn differ(&self, key: &RowKey, partials: Partials, summary: &mut Summary) -> Result<(), Error> {
+    async fn differ(&self, key: &RowKey, partials: Partials, summary: &mut VerifySummary) -> Result<(), Error> {
         let Partials { source, stored, folded } = partials;
         let side = |cell| match rows::partial(key, &Row { source, cell }) {
             Ok(partial) => Side::Row(partial),
@@ -166,13 +166,13 @@ impl<F: Fold> Comparison<'_, F> {
 struct Cursor<'a> {
     store: &'a dyn Store,
     at: (Generation, View, i64),
-    rows: VecDeque<(Place, Bytes)>,
+    rows: VecDeque<(PartialAddress, Bytes)>,
     /// The last partial that was read; none before the first page.
-    after: Option<Option<Place>>,
+    after: Option<Option<PartialAddress>>,
 }
 
 impl Cursor<'_> {
-    async fn peek(&mut self) -> Result<Option<&Place>, Error> {
+    async fn peek(&mut self) -> Result<Option<&PartialAddress>, Error> {
         let is_over = matches!(self.after, Some(None));
         if self.rows.is_empty() && !is_over {
             let (generation, view, bucket) = self.at;
@@ -187,7 +187,7 @@ impl Cursor<'_> {
     }
 
     /// The next partial, if it has this address.
-    fn take(&mut self, place: &Place) -> Option<Bytes> {
+    fn take(&mut self, place: &PartialAddress) -> Option<Bytes> {
         self.rows.front().is_some_and(|(at, _)| at == place).then(|| self.rows.pop_front()).flatten().map(|(_, c)| c)
     }
 }

@@ -73,7 +73,7 @@ fn common_strings_are_read() {
         ("\u{0}\u{1}\u{7f}".to_owned(), "", "", ""),
     ] {
         let agent = read(&text);
-        let read = (agent.browser.as_deref(), agent.os.as_deref(), agent.device.map(Device::name));
+        let read = (agent.browser.as_deref(), agent.os.as_deref(), agent.device.map(DeviceType::name));
         let read = (read.0.unwrap_or_default(), read.1.unwrap_or_default(), read.2.unwrap_or_default());
         assert_eq!(read, (browser, os, device), "{text}");
     }

@@ -7,7 +7,7 @@ use super::bounds::*;
 use super::fault::{self, Fault, Faults, quoted};
 use super::letter::is_name;
 use super::time;
-use super::value::{Read, wrong};
+use super::value::{ReadResult, wrong};
 use crate::record::Record;
 use crate::{Envelope, ID_BYTES_MAX};
 use serde_json::{Map, Value};
@@ -39,7 +39,7 @@ pub(super) struct Attributes<'a> {
 }
 
 /// The text of an attribute, or why it has none.
-type Attribute<'a> = Read<&'a str>;
+type Attribute<'a> = ReadResult<&'a str>;
 
 impl<'a> Attributes<'a> {
     /// From the headers of a record; the last one of a repeated name counts.
@@ -57,7 +57,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// From names without their prefix, and texts.
-    pub(super) fn of_pairs(pairs: &'a [(&'a str, Read<String>)]) -> Self {
+    pub(super) fn of_pairs(pairs: &'a [(&'a str, ReadResult<String>)]) -> Self {
         let mut found = Self::default();
         for (name, text) in pairs {
             found.take(name, text.as_deref().map_err(Clone::clone));

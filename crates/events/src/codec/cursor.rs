@@ -8,7 +8,7 @@ use super::bounds::*;
 use super::fault::{self, Fault, quoted};
 use super::time;
 use super::value::*;
-use crate::appointment::{Change, Scalar, StartsAt};
+use crate::appointment::{FieldUpdate, Scalar, StartsAt};
 use crate::country;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -47,7 +47,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A field read by `read`; a missing one is no fault.
-    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&'v Value) -> Read<T>) -> Option<T> {
+    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&'v Value) -> ReadResult<T>) -> Option<T> {
         match read(self.present(name)?) {
             Ok(value) => Some(value),
             Err((code, detail)) => {
@@ -58,7 +58,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A field read by `read`, or a fault and `stand_in`.
-    pub fn required<T>(&mut self, name: &str, stand_in: T, read: impl FnOnce(&'v Value) -> Read<T>) -> T {
+    pub fn required<T>(&mut self, name: &str, stand_in: T, read: impl FnOnce(&'v Value) -> ReadResult<T>) -> T {
         if self.present(name).is_none() {
             self.fault(name, fault::MISSING_FIELD, format!("{name} is required"));
         }
@@ -66,11 +66,11 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A field of an update: a missing one keeps the value, `null` clears it.
-    pub fn change<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>) -> Change<T> {
+    pub fn change<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>) -> FieldUpdate<T> {
         match self.sent(name) {
-            None => Change::Keep,
-            Some(Value::Null) => Change::Clear,
-            Some(_) => read(self, name).map_or(Change::Keep, Change::Set),
+            None => FieldUpdate::Keep,
+            Some(Value::Null) => FieldUpdate::Clear,
+            Some(_) => read(self, name).map_or(FieldUpdate::Keep, FieldUpdate::Set),
         }
     }
 
@@ -120,13 +120,13 @@ impl<'v, 'f> Fields<'v, 'f> {
             let sent = text(value, TEXT_BYTES_MAX)?;
             let code = sent.to_ascii_uppercase();
             let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
-            if is_code || country::classify(&code) == country::Code::Placeholder {
+            if is_code || country::classify(&code) == country::CountryCode::Placeholder {
                 Ok(code)
             } else {
                 invalid(format!("{} is not a two-letter country code", quoted(sent)))
             }
         });
-        code.filter(|code| country::classify(code) != country::Code::Placeholder)
+        code.filter(|code| country::classify(code) != country::CountryCode::Placeholder)
     }
 
     /// A required address.
@@ -359,7 +359,7 @@ impl<'v> Entry<'v, '_> {
         self.keep(choice(self.value, parse))
     }
 
-    fn keep<T>(&mut self, read: Read<T>) -> Option<T> {
+    fn keep<T>(&mut self, read: ReadResult<T>) -> Option<T> {
         read.map_err(|(code, detail)| self.faults.push(Fault::new(self.place.clone(), code, detail))).ok()
     }
 }

@@ -30,7 +30,7 @@ pub fn parse(bytes: &[u8], place: &str) -> Result<Value, Faults> {
     let malformed = |detail: String| Fault::new(place, MALFORMED_JSON, detail);
     let text = document::text(bytes).map_err(|error| malformed(error.to_string()))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let seed = Unique { at: Place::Root(place), doubled: &mut doubled };
+    let seed = Unique { at: JsonLocation::Root(place), doubled: &mut doubled };
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     let value = value.map_err(|error| malformed(error.to_string()))?;
     Faults::none_of(value, doubled)
@@ -38,13 +38,13 @@ pub fn parse(bytes: &[u8], place: &str) -> Result<Value, Faults> {
 
 /// The place of a value: a chain to the root, which costs nothing until it is written out.
 #[derive(Clone, Copy)]
-enum Place<'p> {
+enum JsonLocation<'p> {
     Root(&'p str),
-    Member(&'p Place<'p>, &'p str),
-    Entry(&'p Place<'p>, usize),
+    Member(&'p JsonLocation<'p>, &'p str),
+    Entry(&'p JsonLocation<'p>, usize),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for JsonLocation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root(place) => f.write_str(place),
@@ -56,7 +56,7 @@ impl fmt::Display for Place<'_> {
 
 /// Reads one value and all values in it.
 struct Unique<'p, 'f> {
-    at: Place<'p>,
+    at: JsonLocation<'p>,
     doubled: &'f mut Vec<Fault>,
 }
 
@@ -105,8 +105,8 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(value) =
-            entries.next_element_seed(Unique { at: Place::Entry(&self.at, list.len()), doubled: &mut *self.doubled })?
+        while let Some(value) = entries
+            .next_element_seed(Unique { at: JsonLocation::Entry(&self.at, list.len()), doubled: &mut *self.doubled })?
         {
             list.push(value);
         }
@@ -116,13 +116,13 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let at = Place::Member(&self.at, &name);
+            let at = JsonLocation::Member(&self.at, &name);
             let value = members.next_value_seed(Unique { at, doubled: &mut *self.doubled })?;
             match object.entry(name) {
                 Entry::Vacant(vacant) => drop(vacant.insert(value)),
                 Entry::Occupied(mut occupied) => {
                     if self.doubled.len() < NAMED_MAX {
-                        let at = Place::Member(&self.at, occupied.key());
+                        let at = JsonLocation::Member(&self.at, occupied.key());
                         let detail = "the object has this member more than once; send it once";
                         self.doubled.push(Fault::new(at.to_string(), DUPLICATE_MEMBER, detail));
                     }

@@ -10,7 +10,7 @@
 use super::attributes::CONTEXT;
 use super::fault::{self, Fault, quoted};
 use super::media::Media;
-use super::value::{Read, cut, wrong};
+use super::value::{ReadResult, cut, wrong};
 use crate::record::Header;
 use serde_json::{Map, Value};
 
@@ -35,7 +35,7 @@ pub(super) fn of_structured(event: &Map<String, Value>, headers: &[Header]) -> V
 }
 
 /// Whether a record has at most one content type, and that one is a media type of text in UTF-8.
-fn content_type(headers: &[Header]) -> Read<()> {
+fn content_type(headers: &[Header]) -> ReadResult<()> {
     let mut found = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     let Some((_, value)) = found.next() else { return Ok(()) };
     if found.next().is_some() {
@@ -45,7 +45,7 @@ fn content_type(headers: &[Header]) -> Read<()> {
 }
 
 /// The faults of attributes in headers, without their prefix; a text that could not be read already has a fault.
-pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
+pub(super) fn of_pairs(pairs: &[(&str, ReadResult<String>)]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (index, (name, text)) in pairs.iter().enumerate() {
         if pairs.iter().take(index).any(|(earlier, _)| earlier == name) {
@@ -96,7 +96,7 @@ fn at(name: &str, found: (&'static str, String)) -> Fault {
     Fault::new(format!("/{}", super::cursor::escaped(cut(name, NAME_SHOWN_BYTES))), code, detail)
 }
 
-fn member(name: &str, value: &Value) -> Read<()> {
+fn member(name: &str, value: &Value) -> ReadResult<()> {
     checked_name(name)?;
     match value {
         Value::Null => Ok(()),
@@ -111,7 +111,7 @@ fn member(name: &str, value: &Value) -> Read<()> {
     }
 }
 
-fn checked_name(name: &str) -> Read<()> {
+fn checked_name(name: &str) -> ReadResult<()> {
     if name == "data" {
         return Err((fault::INVALID_NAME, "data is the body, not an attribute".to_owned()));
     }
@@ -127,7 +127,7 @@ pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-fn checked_text(name: &str, text: &str) -> Read<()> {
+fn checked_text(name: &str, text: &str) -> ReadResult<()> {
     // Nearly all texts are plain ASCII, which is fast to check.
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let forbidden = if is_plain { None } else { text.chars().find(|c| is_forbidden(*c)) };

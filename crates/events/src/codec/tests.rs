@@ -3,7 +3,7 @@
 use super::*;
 use crate::appointment::*;
 use crate::country;
-use crate::login::{Attempt, Device, Login, LoginFact, UserErasure, Verdict};
+use crate::login::{Attempt, DeviceRef, Login, LoginFact, UserErasure, Verdict};
 use crate::partitioner::Partitioner;
 use crate::record::NewRecord;
 use crate::reminder::{Announcement, Feedback, NamedVisit, ReminderFact, Request, Risk, Withdrawal};
@@ -382,16 +382,16 @@ fn an_update_tells_absent_from_null() {
     let kept = update(json!({"client_id": "c"}));
     assert_eq!(kept, ClientUpdate { client_id: "c".into(), ..ClientUpdate::default() });
     let cleared = update(json!({"client_id": "c", "time_zone": null, "channels": null, "quiet_hours": null}));
-    assert_eq!((cleared.time_zone, cleared.channels), (Change::Clear, Change::Clear));
-    assert_eq!((cleared.quiet_hours, cleared.language), (Change::Clear, Change::Keep));
+    assert_eq!((cleared.time_zone, cleared.channels), (FieldUpdate::Clear, FieldUpdate::Clear));
+    assert_eq!((cleared.quiet_hours, cleared.language), (FieldUpdate::Clear, FieldUpdate::Keep));
     let set = update(json!({
         "client_id": "c", "channels": [{"channel": "sms", "consent": false}],
         "quiet_hours": {"from": "21:00", "to": "08:30"}, "attributes": {},
     }));
     let refused = Consent { channel: Channel::Sms, consent: false, address_ref: None };
-    assert_eq!(set.channels, Change::Set(vec![refused]));
-    assert_eq!(set.quiet_hours, Change::Set(QuietHours { from_minute: 1260, to_minute: 510 }));
-    assert_eq!(set.attributes, Change::Set(Default::default()));
+    assert_eq!(set.channels, FieldUpdate::Set(vec![refused]));
+    assert_eq!(set.quiet_hours, FieldUpdate::Set(QuietHours { from_minute: 1260, to_minute: 510 }));
+    assert_eq!(set.attributes, FieldUpdate::Set(Default::default()));
 }
 
 #[test]
@@ -475,7 +475,7 @@ fn an_erasure_counts_from_its_arrival_at_the_latest() {
         AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into(),
     ];
     let trusted =
-        LoginFact::DeviceTrusted(Device { user_id: "u".into(), device_id: "d".into(), idempotency_digest: None })
+        LoginFact::DeviceTrusted(DeviceRef { user_id: "u".into(), device_id: "d".into(), idempotency_digest: None })
             .into();
     let read = |fact: &Fact, time_ms| {
         let envelope = Envelope { id: "1".into(), source: "s".into(), tenant: "default".into(), time_ms };
@@ -581,11 +581,11 @@ fn any_channel() -> impl Strategy<Value = Channel> {
     sample::select(vec![Channel::Whatsapp, Channel::Sms, Channel::Email, Channel::Push, Channel::Call])
 }
 
-fn any_change<T: std::fmt::Debug + Clone>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Change<T>> {
+fn any_change<T: std::fmt::Debug + Clone>(value: impl Strategy<Value = T>) -> impl Strategy<Value = FieldUpdate<T>> {
     (0..3, value).prop_map(|(choice, value)| match choice {
-        0 => Change::Keep,
-        1 => Change::Clear,
-        _ => Change::Set(value),
+        0 => FieldUpdate::Keep,
+        1 => FieldUpdate::Clear,
+        _ => FieldUpdate::Set(value),
     })
 }
 
@@ -736,7 +736,7 @@ fn any_login() -> BoxedStrategy<Box<Login>> {
 
 fn any_login_fact() -> BoxedStrategy<LoginFact> {
     let device = || {
-        let device = |(user_id, device_id, idempotency_digest)| Device { user_id, device_id, idempotency_digest };
+        let device = |(user_id, device_id, idempotency_digest)| DeviceRef { user_id, device_id, idempotency_digest };
         (id(), id(), option::of(id())).prop_map(device)
     };
     prop_oneof![
@@ -750,25 +750,25 @@ fn any_login_fact() -> BoxedStrategy<LoginFact> {
     .boxed()
 }
 
-fn any_visit() -> BoxedStrategy<Visit> {
-    (id(), id()).prop_map(|(appointment_id, client_id)| Visit { appointment_id, client_id }).boxed()
+fn any_visit() -> BoxedStrategy<AppointmentRef> {
+    (id(), id()).prop_map(|(appointment_id, client_id)| AppointmentRef { appointment_id, client_id }).boxed()
 }
 
 fn any_appointment_fact() -> BoxedStrategy<AppointmentFact> {
     let by = option::of(sample::select(vec![CancelledBy::Client, CancelledBy::Business]));
     let cancelled = (any_visit(), any_text(), by).prop_map(|(visit, reason, by)| {
-        let Visit { appointment_id, client_id } = visit;
+        let AppointmentRef { appointment_id, client_id } = visit;
         AppointmentFact::Cancelled(Cancellation { appointment_id, client_id, reason, by })
     });
     let request = (any_visit(), collection::vec(any_channel(), 0..4), any_text(), any_text());
     let request = request.prop_map(|(visit, channels, template, reason)| {
-        let (Visit { appointment_id, client_id }, idempotency_digest) = (visit, None);
+        let (AppointmentRef { appointment_id, client_id }, idempotency_digest) = (visit, None);
         Box::new(Request { appointment_id, client_id, channels, template, reason, idempotency_digest })
     });
     let feedback = || {
         let fields = (id(), any_visit(), option::of(any_channel()), any_text());
         fields.prop_map(|(reminder_id, visit, channel, reason)| {
-            let Visit { appointment_id, client_id } = visit;
+            let AppointmentRef { appointment_id, client_id } = visit;
             Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason })
         })
     };
@@ -792,7 +792,7 @@ fn any_appointment_fact() -> BoxedStrategy<AppointmentFact> {
 
 fn any_fact() -> BoxedStrategy<Fact> {
     let withdrawal = (id(), any_visit(), id()).prop_map(|(reminder_id, visit, reason)| {
-        let Visit { appointment_id, client_id } = visit;
+        let AppointmentRef { appointment_id, client_id } = visit;
         Withdrawal { reminder_id, appointment_id, client_id, reason }
     });
     prop_oneof![
@@ -823,7 +823,7 @@ proptest! {
         prop_assert_eq!(&parsed.extensions, &vec![("causationid".to_owned(), "x".to_owned())]);
         let again = structured_event(&parsed);
         prop_assert_eq!(&decode_structured(&again, DEFAULTS).unwrap(), &parsed);
-        let headers: Vec<(&str, Read<String>)> = record.headers.iter().filter_map(|(name, value)| {
+        let headers: Vec<(&str, ReadResult<String>)> = record.headers.iter().filter_map(|(name, value)| {
             Some((name.strip_prefix("ce_")?, Ok(String::from_utf8(value.to_vec()).ok()?)))
         }).collect();
         let binary = decode_binary(&headers, &record.value, DEFAULTS);

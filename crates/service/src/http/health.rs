@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use foretell_engine::progress::Missing;
+use foretell_engine::progress::MissingPartition;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ pub struct Readiness {
     /// Partitions that have not caught up yet; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub missing: Option<Vec<Missing>>,
+    pub missing: Option<Vec<MissingPartition>>,
     /// Notices for operators that do not prevent it from being ready; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -11,7 +11,7 @@ use super::events::{self, Folded};
 use super::problem::{Code, Problem};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use foretell_engine::ingest::Own;
+use foretell_engine::ingest::OwnFact;
 use foretell_engine::rows::outcomes::RecordOutcome;
 use foretell_events::{Fact, ID_BYTES_MAX, Position, Topic, key};
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ pub(super) async fn append(
     let user_id = fact.subject().to_owned();
     let Some(key) = key else {
         let (id, deadline) = (answer::new_id(), wait.map(|wait| Instant::now() + wait));
-        let at = [events::publish(api, Own { tenant: &tenant, id: id.clone(), fact }).await?];
+        let at = [events::publish(api, OwnFact { tenant: &tenant, id: id.clone(), fact }).await?];
         let folded = events::folded(api, &at, &[key::of(&tenant, &user_id)], deadline).await;
         return Ok(events::accepted(api, vec![id], &at, folded));
     };
@@ -77,7 +77,7 @@ pub(super) async fn append(
     let first = match request.first(api, &tenant, &user_id).await? {
         Some(first) => first,
         None => {
-            let at = events::publish(api, Own { tenant: &tenant, id: id.clone(), fact }).await?;
+            let at = events::publish(api, OwnFact { tenant: &tenant, id: id.clone(), fact }).await?;
             let longest = Duration::from_millis(api.config.fold_wait_ms_max).max(wait.unwrap_or_default());
             if !api.progress.wait(&[at], Instant::now() + longest).await {
                 let detail = "the request is stored but not folded yet; send the same request again";

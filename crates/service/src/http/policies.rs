@@ -16,7 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretell_domain::view::policy::PolicyRow;
-use foretell_engine::ingest::{self, Own};
+use foretell_engine::ingest::{self, OwnFact};
 use foretell_events::codec::Fault;
 use foretell_events::document::{self, Syntax};
 use foretell_events::policy::{EARLIER_MAX, Kind, PolicyFact, Publication, TEXT_BYTES_MAX, Version};
@@ -280,7 +280,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         earlier: row.versions().take(EARLIER_MAX).collect(),
     };
     let fact = PolicyFact::Published(Box::new(publication)).into();
-    let own = Own { tenant: change.tenant, id: answer::new_id(), fact };
+    let own = OwnFact { tenant: change.tenant, id: answer::new_id(), fact };
     let published = api.ingest.publish_fenced(fenced.as_mut(), own).await;
     let position = published.map_err(|error| match error {
         ingest::Error::Faulty(faults) => faults.into(),

@@ -19,7 +19,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use foretell_domain::remind::plan::ReminderStatus;
 use foretell_domain::view::client::OnDemandRequest;
-use foretell_engine::ingest::Own;
+use foretell_engine::ingest::OwnFact;
 use foretell_engine::rows::outcomes::RecordOutcome;
 use foretell_events::appointment::{AppointmentFact, Channel};
 use foretell_events::codec::Fields;
@@ -142,7 +142,7 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let client_id = asked.client_id.clone();
     let keyed = asked.idempotency_digest.is_some();
     let fact = AppointmentFact::ReminderRequested(Box::new(asked)).into();
-    let at = publish(api, Own { tenant, id: event_id, fact }).await?;
+    let at = publish(api, OwnFact { tenant, id: event_id, fact }).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
     let seen = if api.progress.wait(&[at], deadline).await { Seen::Folded } else { Seen::Stored };
     if matches!(seen, Seen::Stored) && keyed {

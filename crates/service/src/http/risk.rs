@@ -28,7 +28,7 @@ use foretell_engine::rows::LoginRows;
 use foretell_enrich::Enricher;
 use foretell_events::appointment::Scalar;
 use foretell_events::codec::{Fields, INVALID_VALUE, TIME_IN_FUTURE, attempt};
-use foretell_events::login::{Attempt, Listed};
+use foretell_events::login::{Attempt, ListMatches};
 use foretell_events::{AHEAD_MS_MAX, agent, country};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -180,7 +180,7 @@ struct LoginAsked {
     attempt: Attempt,
     at_ms: i64,
     attributes: BTreeMap<String, Scalar>,
-    listed: Listed,
+    listed: ListMatches,
 }
 
 impl LoginAsked {
@@ -294,7 +294,7 @@ fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
         attempt: attempt(f),
         at_ms: f.instant("occurred_at").unwrap_or(now_ms),
         attributes: f.attributes("attributes").unwrap_or_default(),
-        listed: Listed::default(),
+        listed: ListMatches::default(),
     };
     f.optional_id("session_id");
     if let Some(code) = asked.attempt.country.as_deref().filter(|code| !country::exists(code)) {

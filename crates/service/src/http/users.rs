@@ -13,7 +13,7 @@ use axum::response::Response;
 use foretell_domain::address::Family;
 use foretell_domain::score::login::UserHistory;
 use foretell_domain::view::user;
-use foretell_events::login::{Device, LoginFact};
+use foretell_events::login::{DeviceRef, LoginFact};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -126,7 +126,7 @@ pub(super) async fn trust(
     Ids((user_id, device_id)): Ids<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let device = Device { user_id, device_id, idempotency_digest: None };
+    let device = DeviceRef { user_id, device_id, idempotency_digest: None };
     idempotency::append(&api, caller.tenant, LoginFact::DeviceTrusted(device).into(), idempotency::of(&headers)?, wait)
         .await
 }
@@ -152,7 +152,7 @@ pub(super) async fn revoke(
     Ids((user_id, device_id)): Ids<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let device = Device { user_id, device_id, idempotency_digest: None };
+    let device = DeviceRef { user_id, device_id, idempotency_digest: None };
     idempotency::append(&api, caller.tenant, LoginFact::DeviceRevoked(device).into(), idempotency::of(&headers)?, wait)
         .await
 }

@@ -15,7 +15,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::user::LoginFold;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper;
+use foretell_engine::pipeline::generation;
 use foretell_events::key;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
@@ -189,7 +189,7 @@ impl World {
                 misplaced: Arc::default(),
                 config: world::config(),
             };
-            let run = family::keep(views, |_| Vec::new(), CancellationToken::new());
+            let run = family::run(views, |_| Vec::new(), CancellationToken::new());
             self.process = Some(Process::start(faults, run));
         }
         ended
@@ -238,7 +238,7 @@ impl World {
         for partition in 0..PARTITIONS {
             let end = self.log.extent(topic, partition).await.unwrap().end;
             let stored = self.store.checkpoint(serving, partition).await.unwrap().map_or(0, |stored| stored.next);
-            let committed = self.log.committed(&keeper::group(serving), topic, partition).unwrap_or(0);
+            let committed = self.log.committed(&generation::group(serving), topic, partition).unwrap_or(0);
             if stored < end || committed < end {
                 return false;
             }
@@ -254,7 +254,7 @@ impl World {
     /// Rebuilds the views while the process is started again as often as it ends.
     async fn rebuild(&mut self) -> Result<usize, String> {
         let ports: (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(self.log.clone()), Arc::new(self.store.clone()));
-        let mut message = operators::rebuild(ports, Family::Logins, fold().limits, operators::Order::Build);
+        let mut message = operators::rebuild(ports, Family::Logins, fold().limits, operators::RebuildAction::Build);
         let mut last = None;
         for _ in 0..600 {
             self.keep().await;

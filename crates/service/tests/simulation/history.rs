@@ -2,10 +2,10 @@
 
 use crate::random::Random;
 use foretell_events::appointment::{
-    AppointmentFact, Booking, Cancellation, CancelledBy, ClientErasure, ClientUpdate, StartsAt, Visit,
+    AppointmentFact, AppointmentRef, Booking, Cancellation, CancelledBy, ClientErasure, ClientUpdate, StartsAt,
 };
 use foretell_events::codec::encode_event;
-use foretell_events::login::{Attempt, Device, Login, LoginFact, UserErasure, Verdict};
+use foretell_events::login::{Attempt, DeviceRef, Login, LoginFact, UserErasure, Verdict};
 use foretell_events::record::NewRecord;
 use foretell_events::reminder::Request;
 use foretell_events::{Envelope, Event, Fact};
@@ -106,8 +106,8 @@ fn login(random: &Random, users: u64) -> Fact {
     .into()
 }
 
-fn device(user_id: String, device_id: String) -> Device {
-    Device { user_id, device_id, idempotency_digest: None }
+fn device(user_id: String, device_id: String) -> DeviceRef {
+    DeviceRef { user_id, device_id, idempotency_digest: None }
 }
 
 /// One of a few, so that verdicts find their logins.
@@ -134,7 +134,7 @@ fn verdict(random: &Random, user_id: String) -> Box<Verdict> {
 pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) -> Fact {
     let client_id = format!("c{}", random.below(clients));
     let appointment_id = format!("a{}", random.below(6));
-    let visit = Visit { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
+    let visit = AppointmentRef { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
     match random.below(24) {
         0..=7 => AppointmentFact::Booked(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))).into(),
         8..=10 => AppointmentFact::Rescheduled(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))).into(),
@@ -155,10 +155,10 @@ pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) 
 /// A manual request for a reminder of one of those appointments, now.
 pub fn by_hand(random: &Random, clients: u64) -> Fact {
     let (client, appointment) = (random.below(clients), random.below(6));
-    request(Visit { appointment_id: format!("a{appointment}"), client_id: format!("c{client}") })
+    request(AppointmentRef { appointment_id: format!("a{appointment}"), client_id: format!("c{client}") })
 }
 
-fn request(visit: Visit) -> Fact {
+fn request(visit: AppointmentRef) -> Fact {
     AppointmentFact::ReminderRequested(Box::new(Request {
         appointment_id: visit.appointment_id,
         client_id: visit.client_id,
@@ -170,7 +170,7 @@ fn request(visit: Visit) -> Fact {
     .into()
 }
 
-fn booking(random: &Random, from_ms: i64, visit: Visit) -> Booking {
+fn booking(random: &Random, from_ms: i64, visit: AppointmentRef) -> Booking {
     let at_ms = from_ms + random.below(120) as i64 * HOUR_MS;
     Booking {
         appointment_id: visit.appointment_id,

@@ -12,9 +12,9 @@ use foretell_domain::dead::query::{DeadLetterAction, DeadLetterQuery, RATE_MAX, 
 use foretell_domain::view::{Limits, fingerprint};
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::{self, JobEvent, JobEvents};
-pub use foretell_engine::rebuild::Order;
+pub use foretell_engine::rebuild::RebuildAction;
 use foretell_engine::rebuild::{RebuildQuery, RebuildStep, Rebuilder};
-use foretell_engine::verify::{Scratch, Verifier, VerifyFinding};
+use foretell_engine::verify::{ScratchStore, Verifier, VerifyFinding};
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
@@ -51,7 +51,7 @@ impl Operators {
         self.redrives.push(redrive(ports, clock, random));
     }
 
-    pub fn begin_rebuild(&mut self, ports: &Ports, family: Family, limits: Limits, order: Order) {
+    pub fn begin_rebuild(&mut self, ports: &Ports, family: Family, limits: Limits, order: RebuildAction) {
         ports.faults.conditions.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
         ports.faults.conditions.journal.inject(Kind::Rebuild, "the world", "pointer");
         self.rebuilds.push(rebuild(ports.as_who("rebuild").both(), family, limits, order));
@@ -106,7 +106,7 @@ pub fn rebuild(
     (log, store): (Arc<dyn Log>, Arc<dyn Store>),
     family: Family,
     limits: Limits,
-    order: Order,
+    order: RebuildAction,
 ) -> JobEvents<Rebuilder> {
     let (config, fingerprint) = (world::config(), fingerprint(&limits));
     let generation_grace_ms = config.generation_grace_ms;
@@ -116,7 +116,7 @@ pub fn rebuild(
         limits,
         config,
         topic_prefix: equation::PREFIX.to_owned(),
-        scratches: Arc::new(|| Ok(Scratch { store: Arc::new(MemoryStore::new()), place: None })),
+        scratches: Arc::new(|| Ok(ScratchStore { store: Arc::new(MemoryStore::new()), place: None })),
     };
     let rebuilder = Rebuilder { log, store, verifier, fingerprint, generation_grace_ms };
     jobs::start(rebuilder, RebuildQuery { family, order })

@@ -7,7 +7,7 @@ use crate::tally::Kind;
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
-use foretell_engine::pipeline::keeper;
+use foretell_engine::pipeline::generation;
 use foretell_events::record::NewRecord;
 use foretell_events::{Position, Topic};
 use foretell_ports::Error;
@@ -143,7 +143,7 @@ impl Ports {
     /// Detects a flush by an owner that has lost the partition, before it is written.
     async fn watch(&self, flush: &Flush) -> Result<(), Error> {
         let Flush { generation, partition, checkpoint, .. } = flush;
-        if self.faults.conditions.is_late(&keeper::group(*generation), *partition, self.faults.number) {
+        if self.faults.conditions.is_late(&generation::group(*generation), *partition, self.faults.number) {
             self.faults.inject(Kind::LateFlush, "apply");
             let stored = self.store.checkpoint(*generation, *partition).await?;
             if stored.is_some_and(|stored| checkpoint.next > stored.next) {

@@ -20,8 +20,8 @@ use foretell_domain::address::{Family, Generation};
 use foretell_domain::view::Limits;
 use foretell_domain::view::client::AppointmentFold;
 use foretell_domain::view::sent::ReminderFold;
-use foretell_engine::pipeline::{Config, keeper, task};
-use foretell_engine::rebuild::Order;
+use foretell_engine::pipeline::{Config, generation, task};
+use foretell_engine::rebuild::RebuildAction;
 use foretell_engine::rows;
 use foretell_events::{Envelope, Event, Topic, codec};
 use foretell_ports::Error;
@@ -185,7 +185,7 @@ impl World {
     }
 
     async fn group(&self) -> String {
-        keeper::group(self.serving(Family::Reminders).await)
+        generation::group(self.serving(Family::Reminders).await)
     }
 
     /// Rebuilds the views that planners plan from, or the view of what they have announced.
@@ -194,7 +194,7 @@ impl World {
             return self.operators.cut_rebuilds(&self.conditions.journal);
         }
         let family = self.random.one_of(&[Family::Appointments, Family::Reminders]);
-        let order = self.random.one_of(&[Order::Build, Order::Build, Order::Cancel]);
+        let order = self.random.one_of(&[RebuildAction::Build, RebuildAction::Build, RebuildAction::Cancel]);
         let ports = self.ports(self.conditions.clone());
         self.operators.begin_rebuild(&ports, family, Limits::default(), order);
     }

@@ -18,8 +18,8 @@ use foretell_domain::view::{Fold, Limits, fingerprint};
 use foretell_engine::jobs::JobEvent;
 use foretell_engine::pipeline::Config;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper;
-use foretell_engine::rebuild::Order;
+use foretell_engine::pipeline::generation;
+use foretell_engine::rebuild::RebuildAction;
 use foretell_events::key;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
@@ -87,7 +87,7 @@ pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_po
     let (log, store) = (ports.clone(), ports);
     let views =
         Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config: config() };
-    family::keep(views, |_| Vec::new(), CancellationToken::new()).await
+    family::run(views, |_| Vec::new(), CancellationToken::new()).await
 }
 
 /// The kinds of faults in a run.
@@ -264,7 +264,7 @@ impl<F: Fold + Clone> World<F> {
     async fn group(&self) -> String {
         let pointer = self.pointer().await;
         let building = pointer.building(F::FAMILY).filter(|_| self.random.chance(50));
-        keeper::group(building.unwrap_or_else(|| pointer.serving(F::FAMILY)))
+        generation::group(building.unwrap_or_else(|| pointer.serving(F::FAMILY)))
     }
 
     fn produce(&mut self) {
@@ -324,8 +324,8 @@ impl<F: Fold + Clone> World<F> {
     /// Rebuilds the views, continues a rebuild, cancels it, or interrupts it.
     fn rebuild(&mut self) {
         let order = match self.random.below(10) {
-            0..=5 => Order::Build,
-            6 => Order::Cancel,
+            0..=5 => RebuildAction::Build,
+            6 => RebuildAction::Cancel,
             _ => return self.operators.cut_rebuilds(&self.conditions.journal),
         };
         let ports = self.ports(self.conditions.clone(), Protocol::Sound);
@@ -354,9 +354,13 @@ impl<F: Fold + Clone> World<F> {
         self.settle().await?;
         if self.random.chance(50) {
             let (ports, limits) = (self.ports(self.conditions.calm(), Protocol::Sound), self.fold.limits().clone());
-            let message =
-                operators::last(operators::rebuild(ports.as_who("rebuild").both(), F::FAMILY, limits, Order::Build))
-                    .await;
+            let message = operators::last(operators::rebuild(
+                ports.as_who("rebuild").both(),
+                F::FAMILY,
+                limits,
+                RebuildAction::Build,
+            ))
+            .await;
             if !matches!(message, Some(JobEvent::Done(_))) {
                 return Err(format!("the rebuild ended: {message:?}"));
             }

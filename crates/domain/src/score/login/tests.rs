@@ -261,9 +261,9 @@ fn travel_knows_exempt_networks_two_places_and_places_unknown() {
         let evidence = LoginEvidence { listed, ..LoginEvidence::of(user, &features, attempt, NOW_MS) };
         codes(&score(&evidence, &LoginPolicy::default())).contains(&ReasonCode::ImpossibleTravel)
     };
-    let nowhere = Listed::default();
+    let nowhere = ListMatches::default();
     assert!(seen(&world, &far, nowhere));
-    assert!(!seen(&world, &far, Listed { exempt: true, ..nowhere }), "a relay is in no place");
+    assert!(!seen(&world, &far, ListMatches { exempt: true, ..nowhere }), "a relay is in no place");
     assert!(!seen(&world, &home(), nowhere), "an attempt without a place");
     // A login that happened after the attempt was folded before it: the way back counts as well.
     let mut later = settled();
@@ -423,7 +423,7 @@ fn lists_and_exemptions_decide_about_networks() {
         (true, true, vec![]),
         (false, true, vec![]),
     ] {
-        let listed = Listed { denied, exempt };
+        let listed = ListMatches { denied, exempt };
         let evidence = LoginEvidence { listed, ..LoginEvidence::of(user, &features, &attempt, NOW_MS) };
         let got = codes(&score(&evidence, &LoginPolicy::default()));
         let got: Vec<_> = got

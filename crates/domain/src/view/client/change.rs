@@ -10,7 +10,7 @@ use super::placements::Placement;
 use super::snapshot::Snapshot;
 use super::{Appointment, AppointmentStatus, Client, OnDemandRequest, REQUEST_EXPIRES_MS, Receipt, Received, Start};
 use foretell_events::Envelope;
-use foretell_events::appointment::{Booking, CancelledBy, Change, ClientUpdate};
+use foretell_events::appointment::{Booking, CancelledBy, ClientUpdate, FieldUpdate};
 use foretell_events::reminder::{self, Feedback, Request};
 use std::collections::btree_map::Entry;
 
@@ -356,9 +356,9 @@ impl Client {
         is_new |= change(&mut self.channels, &mut at.channels_ms, &update.channels, time_ms);
         is_new |= change(&mut self.quiet_hours, &mut at.quiet_hours_ms, &update.quiet_hours, time_ms);
         let attributes = match &update.attributes {
-            Change::Keep => Change::Keep,
-            Change::Clear => Change::Set(Attributes::default()),
-            Change::Set(attributes) => Change::Set(Attributes::of(attributes)),
+            FieldUpdate::Keep => FieldUpdate::Keep,
+            FieldUpdate::Clear => FieldUpdate::Set(Attributes::default()),
+            FieldUpdate::Set(attributes) => FieldUpdate::Set(Attributes::of(attributes)),
         };
         let mut kept = Some(std::mem::take(&mut self.attributes));
         is_new |= change(&mut kept, &mut at.attributes_ms, &attributes, time_ms);
@@ -371,13 +371,13 @@ impl Client {
 fn change<T: Clone + PartialEq>(
     field: &mut Option<T>,
     at_ms: &mut Option<i64>,
-    change: &Change<T>,
+    change: &FieldUpdate<T>,
     time_ms: i64,
 ) -> bool {
     let value = match change {
-        Change::Keep => return false,
-        Change::Clear => None,
-        Change::Set(value) => Some(value.clone()),
+        FieldUpdate::Keep => return false,
+        FieldUpdate::Clear => None,
+        FieldUpdate::Set(value) => Some(value.clone()),
     };
     if at_ms.is_some_and(|at| time_ms < at) {
         return false;

@@ -47,9 +47,9 @@ impl Data for Booking {
     }
 }
 
-impl Data for Visit {
+impl Data for AppointmentRef {
     fn read(f: &mut Fields<'_, '_>) -> Self {
-        Visit { appointment_id: f.id("appointment_id"), client_id: f.id("client_id") }
+        AppointmentRef { appointment_id: f.id("appointment_id"), client_id: f.id("client_id") }
     }
 
     fn write(&self) -> Map<String, Value> {
@@ -135,11 +135,16 @@ fn quiet_hours(f: &mut Fields<'_, '_>) -> QuietHours {
     QuietHours { from_minute: f.minute_of_day("from"), to_minute: f.minute_of_day("to") }
 }
 
-fn insert_change<T>(data: &mut Map<String, Value>, name: &str, change: &Change<T>, write: impl FnOnce(&T) -> Value) {
+fn insert_change<T>(
+    data: &mut Map<String, Value>,
+    name: &str,
+    change: &FieldUpdate<T>,
+    write: impl FnOnce(&T) -> Value,
+) {
     match change {
-        Change::Keep => None,
-        Change::Clear => data.insert(name.to_owned(), Value::Null),
-        Change::Set(value) => data.insert(name.to_owned(), write(value)),
+        FieldUpdate::Keep => None,
+        FieldUpdate::Clear => data.insert(name.to_owned(), Value::Null),
+        FieldUpdate::Set(value) => data.insert(name.to_owned(), write(value)),
     };
 }
 

@@ -4,7 +4,7 @@ use super::present;
 use crate::codec::bounds::RTT_MS_MAX;
 use crate::codec::cursor::Fields;
 use crate::fact::Data;
-use crate::login::{Attempt, Device, Login, UserErasure, Verdict};
+use crate::login::{Attempt, DeviceRef, Login, UserErasure, Verdict};
 use serde_json::{Map, Value, json};
 
 impl Data for Login {
@@ -133,9 +133,9 @@ impl Data for Verdict {
     }
 }
 
-impl Data for Device {
+impl Data for DeviceRef {
     fn read(f: &mut Fields<'_, '_>) -> Self {
-        Device {
+        DeviceRef {
             user_id: f.id("user_id"),
             device_id: f.id("device_id"),
             idempotency_digest: f.lenient_id("idempotency_digest"),

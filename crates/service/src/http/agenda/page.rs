@@ -8,7 +8,7 @@ use crate::http::problem::{Code, Problem};
 use foretell_domain::score::no_show::VisitScore;
 use foretell_domain::score::{ReasonCode, RiskLevel};
 use foretell_domain::view::client::{Appointment, AppointmentStatus, Client, Start};
-use foretell_engine::rows::agenda::Looked;
+use foretell_engine::rows::agenda::ScheduledScan;
 use foretell_events::codec::wall_clock;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
@@ -35,9 +35,9 @@ impl Page {
     /// Scores the whole window.
     pub(super) async fn read(api: &Api, tenant: &str, asked: &Asked) -> Result<Self, Problem> {
         let visits_max = api.config.agenda_visits_max;
-        let looked =
+        let scan =
             api.rows.scheduled(tenant, asked.list.window.clone(), visits_max).await.map_err(answer::unreadable)?;
-        let Looked::Scheduled(scheduled) = looked else {
+        let ScheduledScan::Scheduled(scheduled) = scan else {
             let detail = format!("the window contains more than {visits_max} visits: narrow it with from and to");
             return Err(Problem::new(Code::AgendaTooLarge, detail));
         };

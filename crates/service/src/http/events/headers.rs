@@ -6,11 +6,11 @@
 //! before an id that happens to look like an escape is decoded to another one.
 
 use axum::http::{HeaderMap, header};
-use foretell_events::codec::{INVALID_VALUE, Read};
+use foretell_events::codec::{INVALID_VALUE, ReadResult};
 
 /// The attributes without their prefix, and `Content-Type` as `datacontenttype`; an error states why a value has no
 /// text.
-pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String>)> {
+pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, ReadResult<String>)> {
     let pairs = headers.iter().filter_map(|(name, value)| match (name.as_str().strip_prefix("ce-"), name) {
         (Some(name @ "datacontenttype"), _) => Some((name, invalid("belongs in Content-Type, not in ce-"))),
         (Some(name), _) => Some((name, text(value.as_bytes()))),
@@ -20,21 +20,21 @@ pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String
     pairs.collect()
 }
 
-fn invalid<T>(detail: &str) -> Read<T> {
+fn invalid<T>(detail: &str) -> ReadResult<T> {
     Err((INVALID_VALUE, detail.to_owned()))
 }
 
-fn utf8(bytes: Vec<u8>) -> Read<String> {
+fn utf8(bytes: Vec<u8>) -> ReadResult<String> {
     String::from_utf8(bytes).or_else(|_| invalid("is not UTF-8 once it is percent-decoded"))
 }
 
 /// The text of a value: first the quotes are removed, then it is percent-decoded once.
-fn text(value: &[u8]) -> Read<String> {
+fn text(value: &[u8]) -> ReadResult<String> {
     utf8(percent_decoded(&unquoted(value)?)?)
 }
 
 /// The content of a quoted string (RFC 9110, 5.6.4), or a value without quotes as it is.
-fn unquoted(value: &[u8]) -> Read<Vec<u8>> {
+fn unquoted(value: &[u8]) -> ReadResult<Vec<u8>> {
     if !value.contains(&b'"') {
         return Ok(value.to_vec());
     }
@@ -57,7 +57,7 @@ fn unquoted(value: &[u8]) -> Read<Vec<u8>> {
 }
 
 /// Unlike the URL standard, which leaves a lone `%` as it is, this rejects it.
-fn percent_decoded(value: &[u8]) -> Read<Vec<u8>> {
+fn percent_decoded(value: &[u8]) -> ReadResult<Vec<u8>> {
     let is_escape = |after: &[u8]| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit);
     if !value.split(|byte| *byte == b'%').skip(1).all(is_escape) {
         return invalid("has a % without two hexadecimal digits; write the sign itself as %25");

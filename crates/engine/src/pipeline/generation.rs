@@ -6,7 +6,7 @@
 //! the store's checkpoint.
 
 use super::task::{self, Tasks};
-use super::{Exit, Pipeline, Shared, patiently};
+use super::{Exit, Pipeline, Shared, retry};
 use foretell_domain::address::Generation;
 use foretell_domain::view::Fold;
 use foretell_events::Topic;
@@ -48,7 +48,7 @@ pub(crate) async fn resume<F: Fold>(
         );
         return Err(Error::fatal(OPERATION, detail));
     }
-    let stored = patiently(&shared.config, || shared.store.checkpoint(shared.generation, partition)).await?;
+    let stored = retry(&shared.config, || shared.store.checkpoint(shared.generation, partition)).await?;
     let checkpoint = stored.unwrap_or(Checkpoint { next: 0, last: None });
     if committed.is_some_and(|committed| committed > checkpoint.next) {
         // The group's offset is written after the checkpoint, so it can only be ahead if the store lost a write.
@@ -56,7 +56,7 @@ pub(crate) async fn resume<F: Fold>(
         tracing::error!(topic = %name, partition, checkpoint = checkpoint.next, committed,
             "the store has lost acknowledged writes; folding continues from its checkpoint, rows may be wrong");
     }
-    patiently(&shared.config, || check(shared.log.as_ref(), topic, partition, &checkpoint)).await?;
+    retry(&shared.config, || check(shared.log.as_ref(), topic, partition, &checkpoint)).await?;
     Ok(checkpoint)
 }
 
@@ -90,14 +90,14 @@ pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Che
 }
 
 /// Folds the views of a generation until `shutdown`; every error that it returns is Fatal.
-pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: CancellationToken) -> Result<(), Error> {
     let tasks = Arc::new(tasks);
     let mut restarts = Restarts::default();
     let longest = Duration::from_millis(shared.config.retry_ms_max.max(1));
     let mut pauses = Backoff::doubling(REJOIN_FIRST, longest).pauses();
     while !shutdown.is_cancelled() {
         let joined = tokio::time::Instant::now();
-        match member(&shared, &tasks, &shutdown, &mut restarts).await {
+        match run_member(&shared, &tasks, &shutdown, &mut restarts).await {
             Ok(()) => {}
             Err(error) if error.kind == Kind::Fatal => return Err(error),
             Err(error) => {
@@ -120,7 +120,7 @@ pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: Cance
 }
 
 /// One membership, from joining to leaving.
-async fn member<F: Fold>(
+async fn run_member<F: Fold>(
     shared: &Arc<Shared<F>>,
     tasks: &Arc<Tasks>,
     shutdown: &CancellationToken,
@@ -144,7 +144,7 @@ async fn member<F: Fold>(
                         let partition = assigned.partition;
                         let exit = tokio::select! {
                             biased;
-                            exit = own(shared, assigned, leaving) => exit,
+                            exit = run_partition(shared, assigned, leaving) => exit,
                             failed = task::run(&tasks, partition) => match failed { Err(error) => Err(error) },
                         };
                         (partition, exit)
@@ -171,7 +171,11 @@ async fn member<F: Fold>(
     ended
 }
 
-async fn own<F: Fold>(shared: Arc<Shared<F>>, assigned: Assigned, leaving: CancellationToken) -> Result<Exit, Error> {
+async fn run_partition<F: Fold>(
+    shared: Arc<Shared<F>>,
+    assigned: Assigned,
+    leaving: CancellationToken,
+) -> Result<Exit, Error> {
     let Assigned { partition, committed, start, reader } = assigned;
     let checkpoint = tokio::select! {
         biased;

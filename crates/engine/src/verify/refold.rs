@@ -1,6 +1,6 @@
 //! Folds a log again with the same pipelines, into a scratch store, up to given offsets and no further.
 
-use super::{OPERATION, Scratch, VerifyFinding};
+use super::{OPERATION, ScratchStore, VerifyFinding};
 use crate::jobs::JobContext;
 use crate::pipeline::{Exit, Pipeline, Shared};
 use async_trait::async_trait;
@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Rows folded again.
-pub(super) struct Again<F: Fold> {
+pub(super) struct Refold<F: Fold> {
     shared: Arc<Shared<F>>,
     /// Every task holds a clone: an aborted task continues to its next await, and still needs the directory.
-    scratch: Arc<Scratch>,
+    scratch: Arc<ScratchStore>,
     context: JobContext<VerifyFinding>,
 }
 
-impl<F: Fold> Again<F> {
-    pub(super) fn new(shared: Arc<Shared<F>>, scratch: Arc<Scratch>, context: JobContext<VerifyFinding>) -> Self {
+impl<F: Fold> Refold<F> {
+    pub(super) fn new(shared: Arc<Shared<F>>, scratch: Arc<ScratchStore>, context: JobContext<VerifyFinding>) -> Self {
         Self { shared, scratch, context }
     }
 
@@ -64,7 +64,7 @@ impl<F: Fold> Again<F> {
             return Ok(next >= end);
         }
         // Reads single pages: opening a reader for a few records may cost more than the records.
-        let reader = Box::new(Looking { log, topic, partition, next });
+        let reader = Box::new(CountingReader { log, topic, partition, next });
         fold(Arc::clone(&self.shared), partition, Until::new(reader, next, end, None)).await?;
         Ok(true)
     }
@@ -157,7 +157,7 @@ impl Reader for Until {
 }
 
 /// Reads page by page: no reader stays open between two steps.
-struct Looking {
+struct CountingReader {
     log: Arc<dyn Log>,
     topic: Topic,
     partition: u32,
@@ -165,7 +165,7 @@ struct Looking {
 }
 
 #[async_trait]
-impl Reader for Looking {
+impl Reader for CountingReader {
     async fn next(&mut self) -> Result<Next, Error> {
         let page = self.log.page(self.topic, self.partition, self.next).await?;
         self.next = page.next;

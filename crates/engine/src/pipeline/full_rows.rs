@@ -14,13 +14,13 @@ const TENANTS_MAX: usize = 16;
 
 /// The events without capacity since the last report.
 #[derive(Debug, Default)]
-pub(super) struct Crowded {
+pub(super) struct FullRows {
     reported: Option<Instant>,
     /// Events by tenant.
     events: BTreeMap<String, u64>,
 }
 
-impl Crowded {
+impl FullRows {
     /// Counts an event of a tenant.
     pub(super) fn note(&mut self, tenant: &str) {
         if let Some(events) = self.events.get_mut(tenant) {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_tenant_is_named_at_once_and_then_once_a_minute_with_all_events_since() {
-        let (begun, mut crowded) = (Instant::now(), Crowded::default());
+        let (begun, mut crowded) = (Instant::now(), FullRows::default());
         let at = |seconds| begun + Duration::from_secs(seconds);
         assert!(crowded.due(at(0)).is_empty());
         crowded.note("a");

@@ -32,7 +32,7 @@ use foretell_events::zone::Rules;
 use foretell_events::{Topic, agent};
 use foretell_lab::source::{self, Format, Origin};
 use foretell_service::http::auth::Keys;
-use foretell_service::policies::Document;
+use foretell_service::policies::PolicyDocument;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -120,7 +120,7 @@ fn structured(bytes: &[u8]) {
     }
 }
 
-fn policy<D: Document>(bytes: &[u8], settings: &D) {
+fn policy<D: PolicyDocument>(bytes: &[u8], settings: &D) {
     let syntax =
         if document::without_mark(bytes).trim_ascii_start().starts_with(b"{") { Syntax::Json } else { Syntax::Toml };
     let Ok(document) = document::parse(bytes, syntax, TEXT_BYTES_MAX) else { return };

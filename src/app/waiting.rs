@@ -7,7 +7,7 @@
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router, middleware};
-use foretell_service::http::problem::{Code, Problem};
+use foretell_service::http::problem::{Problem, ProblemCode};
 use foretell_service::http::{edge, ops};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ impl Door {
 fn waiting(missing: Arc<RwLock<String>>) -> Router {
     let not_ready = move || {
         let missing = missing.read().unwrap_or_else(PoisonError::into_inner).clone();
-        async move { Problem::new(Code::Starting, format!("waiting for {missing}")) }
+        async move { Problem::new(ProblemCode::Starting, format!("waiting for {missing}")) }
     };
     let router = Router::new().route("/livez", get(|| async { Json(json!({"status": "ok"})) })).fallback(not_ready);
     router.layer(middleware::from_fn(edge::without_api))

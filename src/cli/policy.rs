@@ -18,7 +18,7 @@ use foretell_lab::evaluate::policies::{Changed, PolicyChange};
 use foretell_lab::evaluate::reminders::{Happened, ReminderOptions};
 use foretell_lab::source::{self, Loaded};
 use foretell_ports::file;
-use foretell_service::policies::Document;
+use foretell_service::policies::PolicyDocument;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -201,7 +201,7 @@ impl List<'_> {
 }
 
 /// The policy of a file, on top of the policy in the settings.
-fn read<D: Document>(path: &Path, settings: &D) -> Result<D, Failure> {
+fn read<D: PolicyDocument>(path: &Path, settings: &D) -> Result<D, Failure> {
     let name = path.display();
     let failed = |detail: String| Failure::Other(format!("{name}: {detail}"));
     let bytes = file::bytes(path, TEXT_BYTES_MAX).map_err(|error| failed(error.to_string()))?;

@@ -154,8 +154,11 @@ async fn what_finds_no_room_or_is_impossible_is_answered_as_that_and_not_as_a_re
     let missed = event("m", "appointment.missed", json!({"appointment_id": "a9", "client_id": "c"}));
     let again = visit(300);
     let answer = instance.fold(&[visit(299), again.clone(), again, missed.clone(), missed, visit(3)]).await;
-    let (no_room, impossible) = ("no_room", "impossible");
-    assert_eq!(answer.body["outcomes"], json!([no_room, no_room, no_room, impossible, impossible, "skipped"]));
+    let (over_capacity, impossible) = ("no_room", "impossible");
+    assert_eq!(
+        answer.body["outcomes"],
+        json!([over_capacity, over_capacity, over_capacity, impossible, impossible, "skipped"])
+    );
 }
 
 /// The row changes all the time, and an API without views reads the outcomes of events from it.

@@ -141,17 +141,17 @@ impl Assessor {
         let mut calibrated = match known {
             Some((known, None)) => known,
             Some((known, refresh)) => {
-                self.look(tenant, model, now_ms, refresh);
+                self.refresh(tenant, model, now_ms, refresh);
                 known
             }
-            None => self.look(tenant, model, now_ms, None),
+            None => self.refresh(tenant, model, now_ms, None),
         };
         let ready = timeout_at(deadline, calibrated.ready.wait_for(Option::is_some)).await.ok()?.ok()?;
         ready.clone()
     }
 
     /// Computes a calibration in the background. The old one stays in use until the new one is complete.
-    fn look(
+    fn refresh(
         self: &Arc<Self>,
         tenant: &str,
         model: &Arc<Active<PublishedDocument>>,

@@ -19,7 +19,7 @@
 pub mod lookup;
 pub mod reading;
 
-use crate::room::{Place, Room};
+use crate::limiter::{Limiter, Permit};
 use foretell_domain::decision::id::Id;
 use foretell_domain::decision::record::DecisionRecord;
 use foretell_events::record::{NewRecord, RECORD_BYTES_MAX};
@@ -55,7 +55,7 @@ const BATCH_RECORDS_ENOUGH: usize = 500;
 /// The pauses before an append is retried.
 const RETRIES: Backoff = Backoff::doubling(Duration::from_millis(50), Duration::from_secs(2));
 /// Minimum time between two log lines about lost decisions.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bounds of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +97,10 @@ impl Component for Config {
 pub struct Recorder {
     log: Arc<dyn Log>,
     queue: mpsc::UnboundedSender<Queued>,
-    room: Arc<Room<2>>,
+    limiter: Arc<Limiter<2>>,
     wait: Duration,
     /// The last append failed.
-    is_away: Arc<AtomicBool>,
+    is_log_down: Arc<AtomicBool>,
     losses: Arc<Losses>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -109,8 +109,8 @@ pub struct Recorder {
 /// A decision record that waits for the log.
 struct Queued {
     record: NewRecord,
-    made: Instant,
-    _place: Place<2>,
+    queued_at: Instant,
+    _permit: Permit<2>,
 }
 
 /// Why a decision record was lost.
@@ -131,14 +131,14 @@ impl Recorder {
     pub fn start(log: Arc<dyn Log>, config: &Config) -> Self {
         // Bounded by the capacity that each queued record holds.
         let (queue, queued) = mpsc::unbounded_channel();
-        let room = Room::new([config.queue_records_max.max(1) as u64, config.queue_bytes_max as u64]);
-        let is_away = Arc::new(AtomicBool::new(false));
+        let limiter = Limiter::new([config.queue_records_max.max(1) as u64, config.queue_bytes_max as u64]);
+        let is_log_down = Arc::new(AtomicBool::new(false));
         let (losses, closing, ended) = <(Arc<Losses>, CancellationToken, CancellationToken)>::default();
         let writer = Writer {
             log: log.clone(),
             queued,
             batch: Vec::new(),
-            is_away: is_away.clone(),
+            is_log_down: is_log_down.clone(),
             losses: losses.clone(),
             closing: closing.clone(),
             drain: Duration::from_millis(config.drain_ms),
@@ -146,7 +146,7 @@ impl Recorder {
         };
         tokio::spawn(writer.run());
         let wait = Duration::from_millis(config.queue_wait_ms_max);
-        Self { log, queue, room, wait, is_away, losses, closing, ended }
+        Self { log, queue, limiter, wait, is_log_down, losses, closing, ended }
     }
 
     /// A new id for a decision about a subject at this time.
@@ -166,11 +166,11 @@ impl Recorder {
             return self.losses.count(1, Loss::Refused);
         }
         // While appends fail, no capacity becomes free.
-        let wait = if self.is_away.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
-        let Ok(place) = self.room.take_within(made.tenant, [1, bytes as u64], wait).await else {
+        let wait = if self.is_log_down.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
+        let Ok(permit) = self.limiter.acquire_within(made.tenant, [1, bytes as u64], wait).await else {
             return self.losses.count(1, Loss::Full);
         };
-        if self.queue.send(Queued { record, made: Instant::now(), _place: place }).is_err() {
+        if self.queue.send(Queued { record, queued_at: Instant::now(), _permit: permit }).is_err() {
             self.losses.count(1, Loss::Shutdown);
         }
     }
@@ -188,7 +188,7 @@ struct Writer {
     queued: mpsc::UnboundedReceiver<Queued>,
     /// Dequeued and not yet acknowledged, the oldest first.
     batch: Vec<Queued>,
-    is_away: Arc<AtomicBool>,
+    is_log_down: Arc<AtomicBool>,
     losses: Arc<Losses>,
     closing: CancellationToken,
     drain: Duration,
@@ -259,7 +259,7 @@ impl Writer {
             }
             let records = self.batch[..count].iter().map(|queued| queued.record.clone()).collect();
             let appended = self.log.append(records).await;
-            self.is_away.store(appended.is_err(), Ordering::Relaxed);
+            self.is_log_down.store(appended.is_err(), Ordering::Relaxed);
             match appended {
                 Ok(_) => {
                     self.batch.drain(..count);
@@ -282,7 +282,7 @@ impl Writer {
 }
 
 fn is_late(queued: &Queued) -> bool {
-    queued.made.elapsed() > Duration::from_millis(DELAY_MS_MAX)
+    queued.queued_at.elapsed() > Duration::from_millis(DELAY_MS_MAX)
 }
 
 /// How many of the oldest records fit into one append: at least one, if there is any.
@@ -312,12 +312,12 @@ impl Loss {
 
 /// Counts losses, and logs them at limited intervals.
 #[derive(Default)]
-struct Losses(Mutex<Untold>);
+struct Losses(Mutex<UnloggedLosses>);
 
 #[derive(Default)]
-struct Untold {
+struct UnloggedLosses {
     lost: u64,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Losses {
@@ -329,9 +329,9 @@ impl Losses {
             .increment(lost);
         let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         untold.lost += lost;
-        if loss == Loss::Shutdown || untold.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        if loss == Loss::Shutdown || untold.logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_INTERVAL) {
             let lost = std::mem::take(&mut untold.lost);
-            untold.told = Some(Instant::now());
+            untold.logged_at = Some(Instant::now());
             drop(untold);
             tracing::warn!(lost, reason = loss.name(), "decision records were lost; their scores were answered");
         }

@@ -17,7 +17,6 @@ pub mod admin;
 mod admission;
 pub mod agenda;
 pub mod answer;
-mod aside;
 pub mod auth;
 pub mod clients;
 mod config;
@@ -32,6 +31,7 @@ pub mod fuzz;
 mod guard;
 pub mod health;
 mod idempotency;
+mod lanes;
 pub mod models;
 pub mod openapi;
 pub mod ops;
@@ -55,10 +55,9 @@ pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
 use crate::decisions::Recorder;
+use crate::limiter::Limiter;
 use crate::policies::Policies;
-use crate::room::Room;
-use answer::Standing;
-use aside::Aside;
+use answer::ViewPosition;
 use auth::{Keys, Scope, Scopes};
 use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
@@ -77,7 +76,8 @@ use foretell_events::Topic;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::{Log, Retention};
 use foretell_ports::store::Store;
-use problem::{Code, Problem};
+use lanes::Lanes;
+use problem::{Problem, ProblemCode};
 use refusals::Refusals;
 use serde::Serialize;
 use std::ops::Deref;
@@ -157,23 +157,23 @@ pub struct Api {
     parts: Parts,
     /// Appends events, with the log, clock and data files of the components.
     ingest: Ingest,
-    requests: Arc<Room<1>>,
+    requests: Arc<Limiter<1>>,
     /// Slots for answers that need no key: documents.
-    documents: Arc<Room<1>>,
-    bodies: Arc<Room<1>>,
-    streams: Arc<Room<1>>,
-    agendas: Aside,
+    documents: Arc<Limiter<1>>,
+    bodies: Arc<Limiter<1>>,
+    streams: Arc<Limiter<1>>,
+    agendas: Lanes,
     /// For large batches, and for scores by policies that take long.
-    long: Aside,
+    long: Lanes,
     refusals: Refusals,
     /// There are no keys, and only programs on this machine can connect, which includes pages in its browsers.
     is_open_to_browsers: bool,
     /// Look-ups of decisions in progress.
-    lookups: Arc<Room<1>>,
+    lookups: Arc<Limiter<1>>,
     /// Searches the log for decisions.
-    looks: Aside,
+    looks: Lanes,
     /// One change of a policy at a time; of each tenant, at most one waits for that.
-    changes: Aside,
+    changes: Lanes,
     tail: stream::tail::Shared,
     tickets: tickets::Tickets,
 }
@@ -192,21 +192,21 @@ impl Api {
         let config = &parts.config;
         let ingest =
             Ingest::new(parts.log.clone(), parts.clock.clone(), parts.enricher.clone(), parts.topic_prefix.clone());
-        let shared = |all: usize, tenant: usize| Room::with_share([all as u64], [tenant as u64]);
+        let shared = |all: usize, tenant: usize| Limiter::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
             requests: shared(config.requests_max, config.requests_tenant_max),
             documents: shared(admission::DOCUMENTS_MAX, admission::DOCUMENTS_MAX),
-            bodies: Room::with_share([config.bodies_bytes_max], [config.bodies_bytes_max / 2]),
+            bodies: Limiter::with_share([config.bodies_bytes_max], [config.bodies_bytes_max / 2]),
             streams: shared(config.streams_max, config.streams_tenant_max),
-            agendas: Aside::new(aside::lanes(config.agendas_max), config.agendas_tenant_max),
-            long: Aside::new(aside::lanes(0) + 1, aside::lanes(0)),
+            agendas: Lanes::new(lanes::lanes(config.agendas_max), config.agendas_tenant_max),
+            long: Lanes::new(lanes::lanes(0) + 1, lanes::lanes(0)),
             refusals: Refusals::default(),
             is_open_to_browsers: parts.keys.is_none() && guard::is_loopback(&config.listen),
             parts,
             ingest,
-            lookups: Room::new([decisions::WAITING_MAX]),
-            looks: Aside::new(decisions::LOOKS_MAX, decisions::LOOKS_MAX / 2),
-            changes: Aside::new(1, 1),
+            lookups: Limiter::new([decisions::WAITING_MAX]),
+            looks: Lanes::new(decisions::LOOKUPS_MAX, decisions::LOOKUPS_MAX / 2),
+            changes: Lanes::new(1, 1),
             tail: stream::tail::Shared::default(),
             tickets: tickets::Tickets::new(),
         })
@@ -222,7 +222,7 @@ impl Api {
     }
 
     /// How far the partition of a subject is folded. To be called before its rows are read.
-    fn standing(&self, family: Family, tenant: &str, subject: &str) -> Standing {
+    fn standing(&self, family: Family, tenant: &str, subject: &str) -> ViewPosition {
         let partitions = self.log.partitions(family.topic());
         let key = foretell_events::key::of(tenant, subject);
         self.progress.view(family, foretell_events::key::partition(key.as_bytes(), partitions)).into()
@@ -321,9 +321,9 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
 fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>, hint: &'static str) -> Router {
     routes
         .method_not_allowed_fallback(|| async {
-            Problem::new(Code::MethodNotAllowed, "the header Allow lists the supported methods")
+            Problem::new(ProblemCode::MethodNotAllowed, "the header Allow lists the supported methods")
         })
-        .fallback(move || async move { Problem::new(Code::PathNotFound, hint) })
+        .fallback(move || async move { Problem::new(ProblemCode::PathNotFound, hint) })
         .layer(DefaultBodyLimit::max(api.config.body_bytes_max))
         .layer(middleware::from_fn_with_state(api.clone(), edge::passed))
         .with_state(api.clone())

@@ -17,7 +17,7 @@ use crate::http::auth::Keys;
 use crate::http::{self, Parts, Scoring};
 use crate::policies::{self, Policies};
 use crate::remind::assess::ByRows;
-use crate::remind::{self, Assess, Reminders};
+use crate::remind::{self, Assess, ReminderTask};
 use crate::report::reading::NoShowReportJob;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::score::{login, no_show};
@@ -199,7 +199,7 @@ impl Instance {
     pub fn planner(&self, assess: Arc<dyn Assess>) -> impl Fn(Generation) -> Tasks + Send + use<> {
         let instance = self.clone();
         move |sent| {
-            vec![Arc::new(Reminders {
+            vec![Arc::new(ReminderTask {
                 log: instance.ports.log.clone(),
                 topic_name: instance.topic_name(Topic::Reminders),
                 store: instance.ports.store.clone(),

@@ -5,7 +5,7 @@
 //!      validated, fenced                          a row           read again when older than stale_ms_max
 //! ```
 //!
-//! A kind of policy is a [`Document`]; [`InForce`] caches the current ones of all tenants.
+//! A kind of policy is a [`PolicyDocument`]; [`InForce`] caches the current ones of all tenants.
 //!
 //! A request for a score never waits for a policy that is cached: an old one is used while it is read again. A change
 //! is therefore in force everywhere within [`rows::Config::stale_ms_max`](foretell_engine::rows::Config) after it is
@@ -36,7 +36,7 @@ pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";
 pub const POLICY_INVALID: &str = "POLICY_INVALID";
 
 /// A document that a tenant may publish, and the policy that results from it.
-pub trait Document: Clone + Serialize + Send + Sync + 'static {
+pub trait PolicyDocument: Clone + Serialize + Send + Sync + 'static {
     /// Its kind.
     const KIND: Kind;
 
@@ -44,7 +44,7 @@ pub trait Document: Clone + Serialize + Send + Sync + 'static {
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid>;
 }
 
-impl Document for login::LoginPolicy {
+impl PolicyDocument for login::LoginPolicy {
     const KIND: Kind = Kind::Login;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -52,7 +52,7 @@ impl Document for login::LoginPolicy {
     }
 }
 
-impl Document for reminders::ReminderPolicy {
+impl PolicyDocument for reminders::ReminderPolicy {
     const KIND: Kind = Kind::Reminders;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -60,7 +60,7 @@ impl Document for reminders::ReminderPolicy {
     }
 }
 
-impl Document for PublishedDocument {
+impl PolicyDocument for PublishedDocument {
     const KIND: Kind = Kind::NoShowModel;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -73,7 +73,7 @@ impl Document for PublishedDocument {
 pub struct Active<D> {
     /// The number of its version, or the digest of the settings.
     pub version: String,
-    /// The version that a change replaces, whether or not it can be used: see [`Shown::latest`].
+    /// The version that a change replaces, whether or not it can be used: see [`PublishedPolicies::latest`].
     pub latest: Latest,
     /// The policy itself.
     pub policy: D,
@@ -137,7 +137,7 @@ impl Policies {
     }
 
     /// The policies of a kind, for callers that do not need to know their type.
-    pub fn of(&self, kind: Kind) -> Arc<dyn Shown> {
+    pub fn of(&self, kind: Kind) -> Arc<dyn PublishedPolicies> {
         match kind {
             Kind::Login => self.login.clone(),
             Kind::Reminders => self.reminders.clone(),
@@ -148,7 +148,7 @@ impl Policies {
 
 /// The policies of one kind, as the API returns and changes them.
 #[async_trait]
-pub trait Shown: Send + Sync {
+pub trait PublishedPolicies: Send + Sync {
     /// The version that a change replaces, from a tenant's row: the latest published one, else that of the settings.
     fn latest(&self, row: &PolicyRow) -> Latest;
 
@@ -160,7 +160,7 @@ pub trait Shown: Send + Sync {
 }
 
 #[async_trait]
-impl<D: Document> Shown for InForce<D> {
+impl<D: PolicyDocument> PublishedPolicies for InForce<D> {
     fn latest(&self, row: &PolicyRow) -> Latest {
         let mut versions = row.versions();
         let Some(latest) = versions.next() else { return self.settings.latest.clone() };
@@ -195,7 +195,7 @@ pub struct InForce<D> {
     known: Refreshed<Arc<Active<D>>>,
 }
 
-impl<D: Document> InForce<D> {
+impl<D: PolicyDocument> InForce<D> {
     /// Policies from `rows`, at most `stale_ms_max` milliseconds old unless they have not been used for longer;
     /// `settings` applies to tenants that have published none.
     pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
@@ -279,7 +279,7 @@ impl<D: Document> InForce<D> {
     }
 }
 
-fn compiled<D: Document>(version: &Version, settings: &D) -> Result<D, String> {
+fn compiled<D: PolicyDocument>(version: &Version, settings: &D) -> Result<D, String> {
     let document = serde_json::from_str(&version.document).map_err(|error| error.to_string())?;
     D::read(&document, settings).map_err(|invalid| invalid.to_string())
 }

@@ -144,7 +144,7 @@ pub trait Assess: Send + Sync {
 }
 
 /// What the planners of all partitions share.
-pub struct Reminders {
+pub struct ReminderTask {
     /// Where reminders are announced.
     pub log: Arc<dyn Log>,
     /// Full name of the topic of reminders.
@@ -166,7 +166,7 @@ pub struct Reminders {
 }
 
 #[async_trait]
-impl PartitionTask for Reminders {
+impl PartitionTask for ReminderTask {
     async fn run(&self, partition: u32) -> Result<std::convert::Infallible, Error> {
         let mut planner = None;
         let tick = Duration::from_millis(self.config.tick_ms);
@@ -178,11 +178,11 @@ impl PartitionTask for Reminders {
                 pauses.reset();
             }
             let pause = match turn {
-                Ok(Ticked::Done) => tick,
-                Ok(Ticked::More) => continue,
+                Ok(TickOutcome::Done) => tick,
+                Ok(TickOutcome::More) => continue,
                 // Another owner has fenced this one, or the result of the append is unknown: acquire the partition
                 // again and read what it contains.
-                Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
+                Ok(TickOutcome::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
                 // What was appended is in the topic, and the next tick waits until `sent` contains it.
                 Err(error) if error.kind == Kind::Retry => {
                     meter::retried(error.operation);
@@ -199,7 +199,7 @@ impl PartitionTask for Reminders {
 }
 
 /// The result of a tick.
-enum Ticked {
+enum TickOutcome {
     /// Everything due is announced, or the tick was deferred.
     Done,
     /// More clients have to be evaluated.
@@ -221,7 +221,7 @@ struct Planned {
     /// How long after its due time a reminder is announced; none for a withdrawal.
     delay_ms: Option<i64>,
     /// Whether it was requested on demand.
-    is_asked: bool,
+    is_on_demand: bool,
     event_id: String,
     /// Ends when it is appended.
     span: Span,
@@ -239,13 +239,13 @@ impl Planned {
     }
 }
 
-impl Reminders {
+impl ReminderTask {
     /// One tick. The planner acquires the partition when its generation begins to serve.
-    async fn turn<'a>(&'a self, partition: u32, planner: &mut Option<Planner<'a>>) -> Result<Ticked, Error> {
+    async fn turn<'a>(&'a self, partition: u32, planner: &mut Option<Planner<'a>>) -> Result<TickOutcome, Error> {
         let sent = self.pointers.generation(Family::Reminders).await?;
         if sent != self.sent {
             *planner = None;
-            return Ok(Ticked::Done);
+            return Ok(TickOutcome::Done);
         }
         let appointments = self.pointers.generation(Family::Appointments).await?;
         let planner = match planner {
@@ -281,16 +281,17 @@ impl Planned {
             ReminderAction::Announce(announce) => Some(now_ms - announce.due_at_ms),
             ReminderAction::Withdraw { .. } => None,
         };
-        let is_asked = matches!(&action, ReminderAction::Announce(announce) if announce.step == plan::MANUAL);
+        let is_on_demand = matches!(&action, ReminderAction::Announce(announce) if announce.step == plan::MANUAL);
         let (event, extensions) = announce::event_of(&candidate.tenant, &candidate.client_id, action, now_ms);
         let record = encode_event(&event, &extensions);
-        Self { record, delay_ms, is_asked, event_id: event.envelope.id, span: Span::none() }
+        Self { record, delay_ms, is_on_demand, event_id: event.envelope.id, span: Span::none() }
     }
 
     /// The same, with the trace that it belongs to.
-    fn traced(mut self, shared: &Reminders, cause: Context) -> Self {
+    fn traced(mut self, shared: &ReminderTask, cause: Context) -> Self {
         let (log, headers) = (shared.log.as_ref(), &mut self.record.headers);
-        self.span = trace::announcing(log.system(), &shared.topic_name, cause, self.is_asked, &self.event_id, headers);
+        self.span =
+            trace::announcing(log.system(), &shared.topic_name, cause, self.is_on_demand, &self.event_id, headers);
         self
     }
 }

@@ -9,7 +9,7 @@ use damage::{places, replacements, with};
 use foretell_domain::remind::policy as reminders;
 use foretell_domain::score::login;
 use foretell_events::catalog;
-use foretell_service::policies::Document;
+use foretell_service::policies::PolicyDocument;
 use serde_json::{Value, json};
 
 /// Which documents are policies, for the schema and for the reader.
@@ -27,7 +27,7 @@ fn schema_and_policies_agree() {
     agree(catalog::REMINDERS_POLICY, &reminders::ReminderPolicy::default(), &[steps, one]);
 }
 
-fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {
+fn agree<D: PolicyDocument>(schema: &str, base: &D, documents: &[Value]) {
     let schema: Value = serde_json::from_str(schema).unwrap();
     assert!(jsonschema::meta::is_valid(&schema));
     let validator = jsonschema::options().build(&schema).unwrap();

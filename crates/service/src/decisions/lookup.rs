@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 /// A decision is in the log within this time after it was made, unless something is wrong.
 const SOON_MS: i64 = 2_000;
 /// How much the log's clock may be slower than that of the process that makes decisions.
-pub(crate) const BEHIND_MS_MAX: i64 = 10_000;
+pub(crate) const BEFORE_MS_MAX: i64 = 10_000;
 /// The latest that a decision can be in the log after its own time: its wait for the log, an append of maximum
 /// duration, and a clock that is fast.
 pub(crate) const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
 
 /// A look-up of one decision. The first read covers every offset where it can be; each later one covers only what has
 /// been appended since, because a decision that was made just now may not have been appended yet.
-pub struct Lookup<'a> {
+pub struct DecisionLookup<'a> {
     log: &'a dyn Log,
     tenant: &'a str,
     id: Id,
@@ -31,7 +31,7 @@ pub struct Lookup<'a> {
     ends: BTreeMap<u32, i64>,
 }
 
-impl<'a> Lookup<'a> {
+impl<'a> DecisionLookup<'a> {
     /// A look-up of a tenant's decision.
     pub fn new(log: &'a dyn Log, tenant: &'a str, id: Id) -> Self {
         Self { log, tenant, id, text: id.to_string(), ends: BTreeMap::new() }
@@ -40,7 +40,7 @@ impl<'a> Lookup<'a> {
     /// The record, if it exists and belongs to the tenant.
     ///
     /// # Errors Errors of the log; the look-up has then ended.
-    pub async fn look(&mut self) -> Result<Option<Record>, Error> {
+    pub async fn find(&mut self) -> Result<Option<Record>, Error> {
         for partition in self.id.partitions(self.log.partitions(Topic::Decisions)) {
             let end = self.log.extent(Topic::Decisions, partition).await?.end;
             let mut scan = Scan { log: self.log, partition, id: &self.text, next: 0 };
@@ -83,7 +83,7 @@ impl Scan<'_> {
             return Ok(Some(found));
         }
         let later = self.next;
-        self.next = self.log.offset_at(Topic::Decisions, self.partition, at_ms - BEHIND_MS_MAX).await?;
+        self.next = self.log.offset_at(Topic::Decisions, self.partition, at_ms - BEFORE_MS_MAX).await?;
         if let Some(found) = self.until(made, at_ms).await? {
             return Ok(Some(found));
         }
@@ -150,7 +150,7 @@ mod tests {
             let log = Paged { records: records.collect(), page_records, holes: 0 };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for id in ids {
-                let look = |tenant| runtime.block_on(Lookup::new(&log, tenant, id).look()).unwrap();
+                let look = |tenant| runtime.block_on(DecisionLookup::new(&log, tenant, id).find()).unwrap();
                 let found = look("acme").and_then(|record| record.header("ce_id").map(<[u8]>::to_vec));
                 prop_assert_eq!(found, Some(id.to_string().into_bytes()));
                 prop_assert_eq!(look("acm"), None);
@@ -163,13 +163,13 @@ mod tests {
         let id = |n| Id::new(NOW_MS, 0, n);
         let mut log = Paged { records: vec![record(0, NOW_MS, id(0))], page_records: 1, holes: 0 };
         let ends = {
-            let mut lookup = Lookup::new(&log, "acme", id(5));
-            assert_eq!(lookup.look().await.unwrap(), None);
-            assert_eq!(lookup.look().await.unwrap(), None);
+            let mut lookup = DecisionLookup::new(&log, "acme", id(5));
+            assert_eq!(lookup.find().await.unwrap(), None);
+            assert_eq!(lookup.find().await.unwrap(), None);
             lookup.ends
         };
         log.records.extend((1..6).map(|n| record(2 * n, NOW_MS + n, id(n as u64))));
-        let mut lookup = Lookup { ends, ..Lookup::new(&log, "acme", id(5)) };
-        assert_eq!(lookup.look().await.unwrap().map(|record| record.position.offset), Some(10));
+        let mut lookup = DecisionLookup { ends, ..DecisionLookup::new(&log, "acme", id(5)) };
+        assert_eq!(lookup.find().await.unwrap().map(|record| record.position.offset), Some(10));
     }
 }

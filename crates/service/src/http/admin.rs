@@ -7,7 +7,7 @@
 pub mod dead_letters;
 
 use super::Api;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::request::{self, Body as JsonBody};
 use axum::Json;
 use axum::body::Body;
@@ -35,14 +35,14 @@ pub struct TopicState {
 /// The purpose of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum GenerationRole {
     /// Answers are read from it.
     Serving,
     /// It will serve when it has caught up and is verified.
     Building,
 }
 
-impl Stage {
+impl GenerationRole {
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ pub struct PositionState {
     /// The generation.
     pub generation: u32,
     /// Its purpose.
-    pub stage: Stage,
+    pub stage: GenerationRole,
     /// The epoch of its topic.
     pub epoch: u8,
     /// The partition.
@@ -107,10 +107,10 @@ pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<Po
                 "no views of {} have been folded into this store yet; `foretell serve` folds them",
                 family.name()
             );
-            Problem::new(Code::ViewsUnavailable, detail)
+            Problem::new(ProblemCode::ViewsUnavailable, detail)
         })?;
-        let building = pointer.building(family).map(|generation| (generation, Stage::Building));
-        for (generation, stage) in iter::once((pointer.serving(family), Stage::Serving)).chain(building) {
+        let building = pointer.building(family).map(|generation| (generation, GenerationRole::Building));
+        for (generation, stage) in iter::once((pointer.serving(family), GenerationRole::Serving)).chain(building) {
             for partition in 0..api.log.partitions(family.topic()) {
                 let checkpoint = api.store.checkpoint(generation, partition).await.map_err(unreadable)?;
                 let extent = api.log.extent(family.topic(), partition).await.map_err(unreadable)?;
@@ -123,7 +123,7 @@ pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<Po
                     partition,
                     next: checkpoint.map(|checkpoint| checkpoint.next),
                     end: extent.end,
-                    lag_ms: (stage == Stage::Serving).then_some(lag_ms),
+                    lag_ms: (stage == GenerationRole::Serving).then_some(lag_ms),
                 });
             }
         }
@@ -140,7 +140,7 @@ pub(super) async fn row(
     let view = named(&view)?;
     if view.found_by() == FoundBy::Hour && query.bucket.is_none() {
         let detail = format!("rows of {} are stored in buckets by time: choose one with --bucket", view.name());
-        return Err(Problem::new(Code::MalformedRequest, detail));
+        return Err(Problem::new(ProblemCode::MalformedRequest, detail));
     }
     let key = rows::row_key(view, query.bucket, query.key);
     api.rows.partials(&key).await.map(Json).map_err(unreadable)
@@ -154,9 +154,9 @@ pub(super) async fn job(
     JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, Problem> {
     let lines = api.jobs.start(&name, request::json(&body)?).map_err(|refusal| match refusal {
-        JobRefusal::NotFound(detail) => Problem::new(Code::PathNotFound, detail),
-        JobRefusal::Malformed(detail) => Problem::new(Code::MalformedRequest, detail),
-        JobRefusal::Busy(detail) => Problem::new(Code::Overloaded, detail),
+        JobRefusal::NotFound(detail) => Problem::new(ProblemCode::PathNotFound, detail),
+        JobRefusal::Malformed(detail) => Problem::new(ProblemCode::MalformedRequest, detail),
+        JobRefusal::Busy(detail) => Problem::new(ProblemCode::Overloaded, detail),
     })?;
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
 }
@@ -164,12 +164,12 @@ pub(super) async fn job(
 /// Operators receive the cause.
 #[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 fn unreadable(error: Error) -> Problem {
-    Problem::new(Code::ViewsUnavailable, error.to_string())
+    Problem::new(ProblemCode::ViewsUnavailable, error.to_string())
 }
 
 fn named(view: &str) -> Result<View, Problem> {
     View::parse(view).ok_or_else(|| {
         let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
-        Problem::new(Code::PathNotFound, format!("views are {}", names.join(", ")))
+        Problem::new(ProblemCode::PathNotFound, format!("views are {}", names.join(", ")))
     })
 }

@@ -13,9 +13,9 @@
 //! body is read, except for operators on their socket.
 
 use super::auth;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::{Api, guard};
-use crate::room::{Full, Place};
+use crate::limiter::{Full, Permit};
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, Version, header};
@@ -73,9 +73,9 @@ pub(super) async fn answer(api: &Api, route: &str, request: Request, next: Next)
     let answered = match Needs::of(matched, request.uri().path()) {
         Needs::Key => return keyed(api, route, request, next).await,
         Needs::Place => admitted(api, "", route, request, next).await,
-        Needs::Document => match api.documents.take("", [1]) {
-            Ok(place) => Ok(holding(place, without_body(request, next).await)),
-            Err(full) => Err(no_room(full, "documents")),
+        Needs::Document => match api.documents.acquire("", [1]) {
+            Ok(permit) => Ok(holding(permit, without_body(request, next).await)),
+            Err(full) => Err(over_capacity(full, "documents")),
         },
         Needs::Nothing => Ok(without_body(request, next).await),
     };
@@ -110,7 +110,7 @@ async fn without_body(request: Request, next: Next) -> Response {
 /// The same answer; a rejection of the sender is counted.
 fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Response {
     if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        let code = response.extensions().get::<Code>().map_or("", |code| code.name());
+        let code = response.extensions().get::<ProblemCode>().map_or("", |code| code.name());
         api.refusals.note(key, code, route);
     }
     response
@@ -119,63 +119,63 @@ fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Res
 /// Reads the body, takes a slot, and answers in time.
 async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: Next) -> Result<Response, Problem> {
     let (request, _body) = with_body(api, tenant, request).await?;
-    let place = api.requests.take(tenant, [1]).map_err(|full| no_room(full, "requests"))?;
+    let permit = api.requests.acquire(tenant, [1]).map_err(|full| over_capacity(full, "requests"))?;
     let longest = Duration::from_millis(api.config.request_ms_max);
     let answer = held(route, caught(next.run(request)));
     let Ok(response) = tokio::time::timeout(longest, answer).await else {
         let detail = format!("no answer within {} ms; the events may have been stored", longest.as_millis());
-        return Err(Problem::new(Code::Timeout, detail));
+        return Err(Problem::new(ProblemCode::Timeout, detail));
     };
-    Ok(holding(place, response))
+    Ok(holding(permit, response))
 }
 
 /// The same answer, which holds its slot until the connection has taken the last of it. A stream has a slot of its own
 /// kind instead.
-fn holding(place: Place<1>, response: Response) -> Response {
+fn holding(permit: Permit<1>, response: Response) -> Response {
     let is_whole = response.body().size_hint().exact().is_some();
-    if is_whole { response.map(|body| Body::new(Held { body, _place: place })) } else { response }
+    if is_whole { response.map(|body| Body::new(LimitedBody { body, _permit: permit })) } else { response }
 }
 
 /// The problem for a tenant that gets no slot or capacity.
-pub(super) fn no_room(full: Full, what: &str) -> Problem {
+pub(super) fn over_capacity(full: Full, what: &str) -> Problem {
     match full {
-        Full::All => Problem::new(Code::Overloaded, format!("there is no capacity for more {what}")),
+        Full::All => Problem::new(ProblemCode::Overloaded, format!("there is no capacity for more {what}")),
         Full::Tenant => {
             let detail = format!("the tenant's {what} use up its share: send fewer concurrently");
-            Problem::new(Code::TenantOverloaded, detail)
+            Problem::new(ProblemCode::TenantOverloaded, detail)
         }
     }
 }
 
 /// The request with its complete body in memory, and the capacity that this uses.
-async fn with_body(api: &Api, tenant: &str, request: Request) -> Result<(Request, Option<Place<1>>), Problem> {
+async fn with_body(api: &Api, tenant: &str, request: Request) -> Result<(Request, Option<Permit<1>>), Problem> {
     if request.body().is_end_stream() {
         return Ok((request, None));
     }
-    let mut room = api.bodies.take(tenant, [BODY_COST]).map_err(|full| no_room(full, "bodies"))?;
+    let mut permit = api.bodies.acquire(tenant, [BODY_COST]).map_err(|full| over_capacity(full, "bodies"))?;
     let (parts, body) = request.into_parts();
     let longest = Duration::from_millis(api.config.body_ms_max);
-    let read = tokio::time::timeout(longest, whole(body, api.config.body_bytes_max, &mut room)).await;
+    let read = tokio::time::timeout(longest, whole(body, api.config.body_bytes_max, &mut permit)).await;
     let bytes = read.unwrap_or_else(|_| {
         let detail = format!("the body was not received within {} ms", longest.as_millis());
-        Err(Problem::new(Code::BodyTimeout, detail))
+        Err(Problem::new(ProblemCode::BodyTimeout, detail))
     })?;
-    Ok((Request::from_parts(parts, Body::from(bytes)), Some(room)))
+    Ok((Request::from_parts(parts, Body::from(bytes)), Some(permit)))
 }
 
-async fn whole(mut body: Body, bytes_max: usize, room: &mut Place<1>) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
+async fn whole(mut body: Body, bytes_max: usize, permit: &mut Permit<1>) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(ProblemCode::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
     let mut read = Parts::default();
     while let Some(frame) = futures::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|_| Problem::new(Code::MalformedRequest, "the body is incomplete"))?;
+        let frame = frame.map_err(|_| Problem::new(ProblemCode::MalformedRequest, "the body is incomplete"))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.bytes() + data.len() > bytes_max {
             return Err(too_large());
         }
-        room.grow([data.len() as u64]).map_err(|full| no_room(full, "bodies"))?;
+        permit.grow([data.len() as u64]).map_err(|full| over_capacity(full, "bodies"))?;
         read.push(data);
     }
     Ok(read.join())
@@ -213,12 +213,12 @@ impl Parts {
 }
 
 /// The body of an answer and its slot.
-struct Held {
+struct LimitedBody {
     body: Body,
-    _place: Place<1>,
+    _permit: Permit<1>,
 }
 
-impl HttpBody for Held {
+impl HttpBody for LimitedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -10,7 +10,7 @@
 //! The order by risk is known only when everything is scored, so each page scores its whole window and keeps only one
 //! page of the result. Windows are therefore limited: in days, because every hour is read in every partition, and in
 //! visits ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)). It still takes long, so it runs on
-//! separate threads, a few lists at a time, of which a tenant has a share: see [`super::aside`].
+//! separate threads, a few lists at a time, of which a tenant has a share: see [`super::lanes`].
 //!
 //! All pages of a list are scored as of one time, that of the first page, so no visit is lost or duplicated while the
 //! rows do not change. If they change, a visit can move across the end of a page. Each later page then contains the
@@ -20,19 +20,16 @@
 //! These scores are not kept as decision records. A list is read many times a day, and does not show which of its
 //! visits were acted on. A score that is to be evaluated later has to be requested for its visit alone.
 
-mod asked;
 mod page;
+mod query;
 
-pub use asked::Order;
+pub use query::AgendaOrder;
 
 use super::Api;
-use super::answer::{Standing, at};
+use super::answer::{ViewPosition, at};
 use super::auth::Caller;
 use super::clients::Visits;
-use super::problem::{Code, Problem};
-use asked::Asked;
-#[cfg(feature = "fuzz")]
-pub(super) use asked::Cursor;
+use super::problem::{Problem, ProblemCode};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -43,6 +40,9 @@ use foretell_domain::score::{Reason, RecommendedAction, RiskLevel};
 use foretell_domain::view::client::AppointmentStatus;
 use futures::{StreamExt, TryStreamExt, stream};
 use page::Page;
+use query::AgendaQuery;
+#[cfg(feature = "fuzz")]
+pub(super) use query::Cursor;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -128,7 +128,7 @@ pub struct AgendaAnswer {
     #[schema(format = DateTime)]
     pub to: String,
     /// The order of the list.
-    pub order: Order,
+    pub order: AgendaOrder,
     /// The visits of the page, in order.
     pub visits: Vec<AgendaVisit>,
     /// Counts of the whole list.
@@ -137,7 +137,7 @@ pub struct AgendaAnswer {
     #[schema(required)]
     pub next: Option<String>,
     /// How far each partition of appointments is folded.
-    pub view: Vec<Standing>,
+    pub view: Vec<ViewPosition>,
     /// The time as of which all pages of the list are scored.
     #[schema(format = DateTime)]
     pub evaluated_at: String,
@@ -157,7 +157,7 @@ pub struct AgendaAnswer {
         ("from" = Option<String>, Query, description = "Earliest start, inclusive, RFC 3339; default: now"),
         ("to" = Option<String>, Query, description = "Latest start, exclusive; default: 24 hours after `from`"),
         ("location_id" = Option<String>, Query, description = "Only visits at this location"),
-        ("order" = Option<Order>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
+        ("order" = Option<AgendaOrder>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
         ("limit" = Option<u32>, Query, description = "Visits per page, 1 to 1,000; default: 100"),
         ("cursor" = Option<String>, Query, description = "`next` of the previous page"),
         ("Foretell-Tenant" = Option<String>, Header),
@@ -169,35 +169,35 @@ pub struct AgendaAnswer {
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    query: Result<Query<asked::Query>, QueryRejection>,
+    query: Result<Query<query::Query>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::new(Code::MalformedRequest, rejection.body_text()))?;
-    let asked = Asked::read(&query, api.clock.now_ms())?;
+    let Query(query) = query.map_err(|rejection| Problem::new(ProblemCode::MalformedRequest, rejection.body_text()))?;
+    let query = AgendaQuery::read(&query, api.clock.now_ms())?;
     let (listing, tenant) = (api.clone(), caller.tenant.clone());
     // Serialized there, too: a long list is half a megabyte.
-    let listed = async move { listed(&listing, &tenant, &asked).await.map(|answer| Json(answer).into_response()) };
+    let listed = async move { listed(&listing, &tenant, &query).await.map(|answer| Json(answer).into_response()) };
     api.agendas.run(&caller.tenant, listed).await?
 }
 
-async fn listed(api: &Api, tenant: &str, asked: &Asked) -> Result<AgendaAnswer, Problem> {
+async fn listed(api: &Api, tenant: &str, query: &AgendaQuery) -> Result<AgendaAnswer, Problem> {
     let view = (0..api.log.partitions(Family::Appointments.topic()))
         .map(|partition| api.progress.view(Family::Appointments, partition).into())
         .collect();
-    let page = Page::read(api, tenant, asked).await?;
-    let next = page.next(asked);
+    let page = Page::read(api, tenant, query).await?;
+    let next = page.next(query);
     let Page { firsts, totals, digest, .. } = page;
-    let mut visits: Vec<_> = firsts.into_values().take(asked.limit).collect();
+    let mut visits: Vec<_> = firsts.into_values().take(query.limit).collect();
     remind(api, tenant, &mut visits).await?;
-    let is_changed = asked.behind.as_ref().is_some_and(|cursor| cursor.digest != digest);
+    let is_changed = query.after.as_ref().is_some_and(|cursor| cursor.digest != digest);
     Ok(AgendaAnswer {
-        from: at(asked.list.window.start),
-        to: at(asked.list.window.end),
-        order: asked.list.order,
+        from: at(query.list.window.start),
+        to: at(query.list.window.end),
+        order: query.list.order,
         visits,
         totals,
         next,
         view,
-        evaluated_at: at(asked.list.now_ms),
+        evaluated_at: at(query.list.now_ms),
         warnings: page.warnings.iter().copied().chain(is_changed.then_some(AGENDA_CHANGED)).collect(),
     })
 }

@@ -1,6 +1,6 @@
 //! The parts that several answers share.
 
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -31,7 +31,7 @@ impl IntoResponse for WrittenJson {
 /// How far the subject's partition is folded; the rows contain at least this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ViewPosition)]
-pub struct Standing {
+pub struct ViewPosition {
     /// The partition.
     pub partition: u32,
     /// The serving checkpoint: all records of the partition below this offset are folded.
@@ -40,7 +40,7 @@ pub struct Standing {
     pub lag_ms: u64,
 }
 
-impl From<progress::PartitionProgress> for Standing {
+impl From<progress::PartitionProgress> for ViewPosition {
     fn from(view: progress::PartitionProgress) -> Self {
         Self { partition: view.partition, offset: view.offset, lag_ms: view.lag_ms }
     }
@@ -113,10 +113,10 @@ pub(super) fn new_id() -> String {
 #[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 pub(super) fn unreadable(error: Error) -> Problem {
     tracing::warn!(%error, "cannot read rows");
-    Problem::new(Code::ViewsUnavailable, "try again")
+    Problem::new(ProblemCode::ViewsUnavailable, "try again")
 }
 
 /// The problem that a caller gets for an appointment that does not exist.
 pub(super) fn unknown_appointment() -> Problem {
-    Problem::new(Code::AppointmentNotFound, "this tenant has no such appointment")
+    Problem::new(ProblemCode::AppointmentNotFound, "this tenant has no such appointment")
 }

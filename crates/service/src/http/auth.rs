@@ -19,7 +19,7 @@ mod scope;
 pub use scope::Scope;
 
 use super::Api;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::{query, stream, tickets};
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request};
@@ -203,7 +203,7 @@ pub(super) fn sender(api: &Api, route: &str, request: &Request) -> Result<Sender
     let Some(keys) = &api.keys else {
         return Ok(Sender { key: None, tenant: tenant_header(headers)?.map(str::to_owned), has_ticket: false });
     };
-    let unauthenticated = |detail| Problem::new(Code::Unauthenticated, detail);
+    let unauthenticated = |detail| Problem::new(ProblemCode::Unauthenticated, detail);
     let sent = bearer(headers)?.ok_or_else(|| unauthenticated("send Authorization: Bearer KEY"))?;
     let key = keys.find(sent).ok_or_else(|| unauthenticated("the API key is not valid"))?;
     Ok(Sender { key: Some(key.clone()), tenant: None, has_ticket: false })
@@ -211,11 +211,11 @@ pub(super) fn sender(api: &Api, route: &str, request: &Request) -> Result<Sender
 
 fn with_ticket(api: &Api, ticket: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
     if bearer(headers)?.is_some() {
-        return Err(Problem::new(Code::MalformedRequest, "send a ticket or an API key, not both").at("/ticket"));
+        return Err(Problem::new(ProblemCode::MalformedRequest, "send a ticket or an API key, not both").at("/ticket"));
     }
     let detail = "the ticket was used, is older than a minute, or was issued by another process: \
                   get another one with POST /v1/streams/tickets";
-    api.tickets.take(ticket, api.clock.now_ms()).ok_or_else(|| Problem::new(Code::Unauthenticated, detail))
+    api.tickets.redeem(ticket, api.clock.now_ms()).ok_or_else(|| Problem::new(ProblemCode::Unauthenticated, detail))
 }
 
 impl Sender {
@@ -249,9 +249,10 @@ impl Sender {
     /// Rejects a header that is invalid or names another tenant than the key belongs to.
     pub(super) fn check_tenant(&self, headers: &HeaderMap) -> Result<(), Problem> {
         match tenant_header(headers)? {
-            Some(header) if header != self.tenant() => {
-                Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant differs from the tenant of the API key"))
-            }
+            Some(header) if header != self.tenant() => Err(Problem::new(
+                ProblemCode::TenantForbidden,
+                "Foretell-Tenant differs from the tenant of the API key",
+            )),
             _ => Ok(()),
         }
     }
@@ -277,7 +278,7 @@ impl Caller {
     /// Rejects a caller that lacks a scope.
     ///
     /// # Errors
-    /// [`Code::ScopeMissing`].
+    /// [`ProblemCode::ScopeMissing`].
     pub(super) fn needs(&self, needed: Scope) -> Result<(), Problem> {
         self.needs_any(&[needed])
     }
@@ -287,7 +288,7 @@ impl Caller {
             return Ok(());
         }
         let names: Vec<_> = needed.iter().map(|scope| scope.name()).collect();
-        Err(Problem::new(Code::ScopeMissing, format!("the API key needs the scope {}", names.join(" or "))))
+        Err(Problem::new(ProblemCode::ScopeMissing, format!("the API key needs the scope {}", names.join(" or "))))
     }
 }
 
@@ -310,7 +311,7 @@ fn tenant_header(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = single(headers, TENANT_HEADER)? else { return Ok(None) };
     match value.to_str() {
         Ok(tenant) if is_tenant(tenant) => Ok(Some(tenant)),
-        _ => Err(Problem::new(Code::MalformedRequest, "Foretell-Tenant must be 1 to 63 of a-z, 0-9 and -")),
+        _ => Err(Problem::new(ProblemCode::MalformedRequest, "Foretell-Tenant must be 1 to 63 of a-z, 0-9 and -")),
     }
 }
 
@@ -324,7 +325,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(Problem::new(Code::MalformedRequest, format!("send the header {name} once"))),
+        (_, Some(_)) => Err(Problem::new(ProblemCode::MalformedRequest, format!("send the header {name} once"))),
         (value, None) => Ok(value),
     }
 }

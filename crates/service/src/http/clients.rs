@@ -1,9 +1,9 @@
 //! Clients and appointments: the views, with what is planned and sent for each visit.
 
 use super::Api;
-use super::answer::{self, Standing, VisitHistory, at};
+use super::answer::{self, ViewPosition, VisitHistory, at};
 use super::auth::Caller;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::request::Ids;
 use crate::policies::Active;
 use axum::Json;
@@ -53,7 +53,7 @@ pub struct ClientAnswer {
     /// Upcoming visits, the earliest first.
     pub upcoming: Vec<Upcoming>,
     /// How far the client's partition is folded.
-    pub view: Standing,
+    pub view: ViewPosition,
 }
 
 /// A reminder and its status.
@@ -74,13 +74,13 @@ pub struct Reminder {
     /// The result of sending it, if a receipt reports one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<ReminderReceipt>,
 }
 
 /// The result of sending a reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ReminderReceipt)]
-pub struct Receipt {
+pub struct ReminderReceipt {
     /// `delivered`, `failed` or `confirmed`.
     pub received: Received,
     /// The channel, if the receipt contains it.
@@ -113,7 +113,7 @@ pub struct AppointmentView {
     /// All reminders, by when they are due.
     pub reminders: Vec<Reminder>,
     /// How far the client's partition is folded.
-    pub view: Standing,
+    pub view: ViewPosition,
 }
 
 /// A client's attendance history and upcoming visits.
@@ -136,7 +136,7 @@ pub(super) async fn client(
     // The row of an erased client is empty.
     let known = |client: &Client| !client.appointments.is_empty() || client.updated_at_ms.is_some();
     let Some(client) = client.filter(known) else {
-        return Err(Problem::new(Code::ClientNotFound, "this tenant has no such client"));
+        return Err(Problem::new(ProblemCode::ClientNotFound, "this tenant has no such client"));
     };
     let to_come = |(id, appointment): (&str, &Appointment)| {
         let start = appointment.start.as_ref().filter(|start| start.at_ms > now_ms)?;
@@ -196,7 +196,7 @@ fn reminder(reminder: plan::PlannedReminder) -> Reminder {
         due_at: at(reminder.due_at_ms),
         status: reminder.status,
         reason: reminder.reason,
-        receipt: reminder.receipt.map(|receipt| Receipt {
+        receipt: reminder.receipt.map(|receipt| ReminderReceipt {
             received: receipt.received,
             channel: receipt.channel,
             at: at(receipt.at_ms),

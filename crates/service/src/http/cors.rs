@@ -77,7 +77,7 @@ impl Cors {
         };
         let Ok(mut response) = layer.layer(service).oneshot(request).await;
         if is_preflight {
-            edge::finish(&mut response, edge::NOWHERE, "OPTIONS");
+            edge::finish(&mut response, edge::NO_ROUTE, "OPTIONS");
         }
         response
     }

@@ -16,10 +16,10 @@
 
 use super::auth::{Caller, Scope};
 use super::events::Accepted;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::request::{Ids, Object, Prefer};
 use super::{Api, answer, idempotency};
-use crate::decisions::lookup::Lookup;
+use crate::decisions::lookup::DecisionLookup;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -46,7 +46,7 @@ const READS: Backoff = Backoff::doubling(Duration::from_millis(10), Duration::fr
 pub(super) const WAITING_MAX: u64 = 16;
 /// Look-ups that read the log concurrently, of which a tenant has half; further ones wait, within the time limit of a
 /// request.
-pub(super) const LOOKS_MAX: usize = 8;
+pub(super) const LOOKUPS_MAX: usize = 8;
 /// The decision is about a visit, whose outcome is reported by an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
@@ -80,10 +80,10 @@ pub(super) async fn get(
     caller: Caller,
     Ids(id): Ids<String>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
-    let kept = find(&api, &caller.tenant, &id).await?;
-    let needed = if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead };
+    let decision = find(&api, &caller.tenant, &id).await?;
+    let needed = if decision.is_login() { Scope::LoginsRead } else { Scope::VisitsRead };
     // Any other answer would reveal that the decision exists, to a caller that may not know it.
-    if caller.may(needed) { Ok(Json(kept.into_data())) } else { Err(unknown()) }
+    if caller.may(needed) { Ok(Json(decision.into_data())) } else { Err(unknown()) }
 }
 
 /// Labels a scored login as legitimate or fraud, and so changes the history that later logins are compared with:
@@ -115,8 +115,8 @@ pub(super) async fn feedback(
 ) -> Result<Response, Problem> {
     let key = idempotency::of(&headers)?;
     let FeedbackRequest { decision_id, label, reported_by } = body.read(read_feedback)?;
-    let kept = find(&api, &caller.tenant, &decision_id).await?;
-    let verdict = kept.verdict(&decision_id, reported_by).ok_or_else(|| {
+    let decision = find(&api, &caller.tenant, &decision_id).await?;
+    let verdict = decision.verdict(&decision_id, reported_by).ok_or_else(|| {
         let detail = "the decision is about a visit; its outcome is an event, such as foretell.appointment.missed";
         Problem::invalid(vec![Fault::new("/decision_id", NOT_A_LOGIN, detail)])
     })?;
@@ -137,7 +137,7 @@ fn read_feedback(f: &mut Fields<'_, '_>) -> FeedbackRequest {
 }
 
 fn unknown() -> Problem {
-    Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or it has expired")
+    Problem::new(ProblemCode::DecisionNotFound, "this tenant has no such decision, or it has expired")
 }
 
 /// A tenant's decision; waits a little for one that was just made.
@@ -148,40 +148,40 @@ async fn find(api: &Api, tenant: &str, id: &str) -> Result<StoredDecision, Probl
     if id.at_ms() < since_ms {
         return Err(unknown());
     }
-    let mut lookup = Lookup::new(api.log.as_ref(), tenant, id);
-    let turn = api.looks.turn(tenant).await;
-    let found = look(&mut lookup).await?;
+    let mut lookup = DecisionLookup::new(api.log.as_ref(), tenant, id);
+    let turn = api.looks.acquire(tenant).await;
+    let found = find_now(&mut lookup).await?;
     drop(turn);
     let record = match found {
         Some(record) => record,
         None if (now_ms - id.at_ms()).abs() < FRESH_MS => wait(api, tenant, &mut lookup).await?,
         None => return Err(unknown()),
     };
-    let kept =
+    let decision =
         StoredDecision::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")))?;
-    if is_erased(api, tenant, &record, &kept, id).await? {
+    if is_erased(api, tenant, &record, &decision, id).await? {
         return Err(unknown());
     }
-    Ok(kept)
+    Ok(decision)
 }
 
-async fn look(lookup: &mut Lookup<'_>) -> Result<Option<Record>, Problem> {
-    lookup.look().await.map_err(|error| {
+async fn find_now(lookup: &mut DecisionLookup<'_>) -> Result<Option<Record>, Problem> {
+    lookup.find().await.map_err(|error| {
         tracing::warn!(%error, "cannot read decisions");
-        Problem::new(Code::DecisionsUnavailable, "try again")
+        Problem::new(ProblemCode::DecisionsUnavailable, "try again")
     })
 }
 
 /// Reads again whenever the log has grown, for at most [`WAIT`].
-async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record, Problem> {
-    let Ok(_place) = api.lookups.take(tenant, [1]) else {
+async fn wait(api: &Api, tenant: &str, lookup: &mut DecisionLookup<'_>) -> Result<Record, Problem> {
+    let Ok(_permit) = api.lookups.acquire(tenant, [1]) else {
         let detail = "too many look-ups wait for decisions that were made just now";
-        return Err(Problem::new(Code::Overloaded, detail));
+        return Err(Problem::new(ProblemCode::Overloaded, detail));
     };
     let (begun, mut pauses) = (Instant::now(), READS.pauses());
     while begun.elapsed() < WAIT {
         sleep(pauses.pause()).await;
-        if let Some(record) = look(lookup).await? {
+        if let Some(record) = find_now(lookup).await? {
             return Ok(record);
         }
     }
@@ -189,10 +189,16 @@ async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record
 }
 
 /// Whether the subject of a decision was erased after it was made.
-async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &StoredDecision, id: Id) -> Result<bool, Problem> {
+async fn is_erased(
+    api: &Api,
+    tenant: &str,
+    record: &Record,
+    decision: &StoredDecision,
+    id: Id,
+) -> Result<bool, Problem> {
     let key = std::str::from_utf8(record.key.as_deref().unwrap_or_default()).unwrap_or_default();
     let subject = key.split_once(':').map_or("", |(_, subject)| subject);
-    let erased_at_ms = if kept.is_login() {
+    let erased_at_ms = if decision.is_login() {
         api.rows.user(tenant, subject).await.map(|user| user.and_then(|user| user.erased_at_ms))
     } else {
         api.rows.client(tenant, subject).await.map(|client| client.and_then(|client| client.erased_at_ms))

@@ -5,7 +5,7 @@
 
 use super::Api;
 use super::admission;
-use super::problem::{self, Code, Problem};
+use super::problem::{self, Problem, ProblemCode};
 use super::{health, ops};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -18,14 +18,14 @@ use tokio::time::Instant;
 use tracing::Span;
 
 /// The route label of requests without a route.
-pub(super) const NOWHERE: &str = "none";
+pub(super) const NO_ROUTE: &str = "none";
 
 /// Traces and counts a request, and applies its limits within the trace, so every problem can contain its trace id.
 pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let inflight = Inflight::new();
     // The template and not the path: paths contain ids, and labels must have few values.
-    let route = request.extensions().get::<MatchedPath>().map_or(NOWHERE, |matched| matched.as_str()).to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, |matched| matched.as_str()).to_owned();
     let method = method(request.method());
     let line = tracing::info_span!(
         "request",
@@ -53,7 +53,7 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
 pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem) -> Response {
     let answer = async { problem.into_response() };
     let mut response = trace::scope(trace::caller(headers), &Span::none(), &Span::none(), answer).await;
-    finish(&mut response, NOWHERE, method(sent));
+    finish(&mut response, NO_ROUTE, method(sent));
     response
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem
 pub async fn without_api(request: Request, next: Next) -> Response {
     let method = method(request.method());
     let mut response = next.run(request).await;
-    finish(&mut response, NOWHERE, method);
+    finish(&mut response, NO_ROUTE, method);
     response
 }
 
@@ -108,10 +108,11 @@ fn explained(response: Response, route: &str) -> Response {
         return response;
     }
     match status {
-        StatusCode::NOT_FOUND => Problem::new(Code::PathNotFound, problem::SEE_DOCS),
-        status if status.is_client_error() => {
-            Problem::new(Code::MalformedRequest, format!("the request was rejected with status {}", status.as_u16()))
-        }
+        StatusCode::NOT_FOUND => Problem::new(ProblemCode::PathNotFound, problem::SEE_DOCS),
+        status if status.is_client_error() => Problem::new(
+            ProblemCode::MalformedRequest,
+            format!("the request was rejected with status {}", status.as_u16()),
+        ),
         status => Problem::internal(format!("{route} answered {status} without a problem document")),
     }
     .into_response()

@@ -5,7 +5,7 @@
 //! size, and only once: gzip within gzip is rejected. A gzip body may have several members, each of which costs a
 //! decoder set-up, so their number is limited too.
 
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
@@ -24,7 +24,7 @@ pub(super) enum Coding {
 impl Coding {
     /// The coding that the headers state, before the body is read.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let refused = |detail: &str| Problem::new(Code::UnsupportedContentEncoding, detail);
+        let refused = |detail: &str| Problem::new(ProblemCode::UnsupportedContentEncoding, detail);
         let mut coding = Self::Identity;
         for value in headers.get_all(header::CONTENT_ENCODING) {
             let text = value.to_str().map_err(|_| refused("Content-Encoding is not text; send gzip, or none"))?;
@@ -55,7 +55,7 @@ impl Coding {
 fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let malformed = |why: &str| {
         let detail = format!("Content-Encoding is gzip, but the body is not a complete gzip stream: {why}");
-        Problem::new(Code::MalformedRequest, detail)
+        Problem::new(ProblemCode::MalformedRequest, detail)
     };
     let (mut unpacked, mut rest) = (Vec::new(), body);
     for _ in 0..MEMBERS_MAX {
@@ -64,7 +64,7 @@ fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
         member.by_ref().take(left + 1).read_to_end(&mut unpacked).map_err(|error| malformed(&error.to_string()))?;
         if unpacked.len() > bytes_max {
             let detail = format!("the body is larger than {bytes_max} bytes after decompression");
-            return Err(Problem::new(Code::BodyTooLarge, detail));
+            return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
         }
         rest = member.into_inner();
         if rest.is_empty() {
@@ -93,7 +93,7 @@ mod tests {
         values.iter().map(|value| (header::CONTENT_ENCODING, HeaderValue::from_str(value).unwrap())).collect()
     }
 
-    fn code(body: &[u8]) -> Result<usize, Code> {
+    fn code(body: &[u8]) -> Result<usize, ProblemCode> {
         unpacked(body, 1_000).map(|body| body.len()).map_err(|problem| problem.code())
     }
 
@@ -115,7 +115,9 @@ mod tests {
             (&["gzip zstd"], None),
         ] {
             let read = Coding::of(&headers(values));
-            assert!(read.as_ref().err().is_none_or(|problem| problem.code() == Code::UnsupportedContentEncoding));
+            assert!(
+                read.as_ref().err().is_none_or(|problem| problem.code() == ProblemCode::UnsupportedContentEncoding)
+            );
             assert_eq!(read.ok(), wanted, "{values:?}");
         }
     }
@@ -137,7 +139,7 @@ mod tests {
             &[&whole[..], b"{}"].concat(),
             &[&whole[..], &whole[..5]].concat(),
         ] {
-            assert_eq!(code(body), Err(Code::MalformedRequest), "{body:?}");
+            assert_eq!(code(body), Err(ProblemCode::MalformedRequest), "{body:?}");
         }
     }
 
@@ -145,15 +147,15 @@ mod tests {
     fn members_follow_each_other_and_are_bounded() {
         assert_eq!(code(&gzip(b"ab").repeat(3)), Ok(6));
         assert_eq!(code(&gzip(b"").repeat(MEMBERS_MAX)), Ok(0));
-        assert_eq!(code(&gzip(b"").repeat(MEMBERS_MAX + 1)), Err(Code::MalformedRequest));
+        assert_eq!(code(&gzip(b"").repeat(MEMBERS_MAX + 1)), Err(ProblemCode::MalformedRequest));
     }
 
     #[test]
     fn what_is_unpacked_is_bounded_over_all_members() {
         assert_eq!(code(&gzip(&[b' '; 1_000])), Ok(1_000));
-        assert_eq!(code(&gzip(&[b' '; 1_001])), Err(Code::BodyTooLarge));
-        assert_eq!(code(&gzip(&[b' '; 600]).repeat(2)), Err(Code::BodyTooLarge));
-        assert_eq!(code(&gzip(&vec![0; 50_000_000])), Err(Code::BodyTooLarge));
+        assert_eq!(code(&gzip(&[b' '; 1_001])), Err(ProblemCode::BodyTooLarge));
+        assert_eq!(code(&gzip(&[b' '; 600]).repeat(2)), Err(ProblemCode::BodyTooLarge));
+        assert_eq!(code(&gzip(&vec![0; 50_000_000])), Err(ProblemCode::BodyTooLarge));
     }
 
     proptest! {

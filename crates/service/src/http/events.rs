@@ -12,7 +12,7 @@ pub(super) mod headers;
 
 use super::Api;
 use super::auth::{Caller, Scope};
-use super::problem::{Code, InputError, Problem};
+use super::problem::{InputError, Problem, ProblemCode};
 use super::request::{Packed, Prefer, json, media_type};
 use axum::Json;
 use axum::extract::State;
@@ -199,11 +199,11 @@ pub(super) async fn publish(api: &Api, own: OwnFact<'_>) -> Result<Position, Pro
 /// The problem for an append that failed.
 fn unappended(error: &foretell_ports::Error) -> Problem {
     match error.kind {
-        Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
+        Kind::Reject => Problem::new(ProblemCode::BodyTooLarge, "an event is larger than a record of the log may be"),
         Kind::Retry | Kind::Fatal => {
             tracing::warn!(%error, "cannot append");
             Problem::new(
-                Code::LogUnavailable,
+                ProblemCode::LogUnavailable,
                 "some events may have been stored; send the same request again: duplicates and restatements change \
                  nothing",
             )
@@ -211,7 +211,7 @@ fn unappended(error: &foretell_ports::Error) -> Problem {
     }
 }
 
-fn says_import(headers: &HeaderMap) -> bool {
+fn is_import(headers: &HeaderMap) -> bool {
     headers.get(IMPORT_HEADER).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 
@@ -223,7 +223,7 @@ struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     fn new(api: &Api, caller: &'a Caller, headers: &HeaderMap) -> Self {
-        let is_import = says_import(headers) && caller.may(Scope::Admin);
+        let is_import = is_import(headers) && caller.may(Scope::Admin);
         let sender = if is_import { Sender::Operator { topic: None } } else { Sender::Caller };
         let terms = api.ingest.terms(sender, caller.named.then_some(caller.tenant.as_str()));
         Self { defaults: Defaults { tenant: &caller.tenant, time_ms: terms.now_ms }, terms }
@@ -258,7 +258,7 @@ impl<'a> Intake<'a> {
         let Value::Array(values) = body else { return Err(misnamed(STRUCTURED)) };
         if values.len() > BATCH_EVENTS_MAX {
             let detail = format!("{} events, more than {BATCH_EVENTS_MAX}", values.len());
-            return Err(Problem::new(Code::TooManyEvents, detail));
+            return Err(Problem::new(ProblemCode::TooManyEvents, detail));
         }
         let mut events = Vec::with_capacity(values.len());
         let mut faults = Vec::new();
@@ -282,14 +282,14 @@ impl<'a> Intake<'a> {
 
 fn unsupported() -> Problem {
     let detail = format!("send {STRUCTURED}, {BATCH}, or application/json with the attributes in ce- headers");
-    Problem::new(Code::UnsupportedMediaType, detail)
+    Problem::new(ProblemCode::UnsupportedMediaType, detail)
 }
 
 /// The body is in a different mode than its media type states.
 fn misnamed(media_type: &str) -> Problem {
     let what =
         if media_type == BATCH { "a batch, a list of CloudEvents" } else { "not a list, and therefore not a batch" };
-    Problem::new(Code::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
+    Problem::new(ProblemCode::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
 }
 
 /// JSON without `ce-` headers: the intended mode can mostly be detected.
@@ -298,7 +298,7 @@ fn without_attributes(body: &[u8]) -> Problem {
         Ok(Value::Array(_)) => misnamed(BATCH),
         Ok(Value::Object(event)) if event.contains_key("specversion") => {
             let detail = format!("the body is a CloudEvent in structured mode; send it as {STRUCTURED}");
-            Problem::new(Code::UnsupportedMediaType, detail)
+            Problem::new(ProblemCode::UnsupportedMediaType, detail)
         }
         _ => unsupported(),
     }
@@ -311,14 +311,14 @@ fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
         let needed = Scope::of(fact);
         (!caller.may(needed)).then(|| InputError {
             pointer: format!("/{index}/type"),
-            code: Code::ScopeMissing.name().to_owned(),
+            code: ProblemCode::ScopeMissing.name().to_owned(),
             detail: format!("{} needs the scope {}", fact.type_name(), needed.name()),
         })
     });
     let lacking: Vec<_> = lacking.collect();
     match lacking.first() {
         None => Ok(()),
-        Some(first) => Err(Problem::new(Code::ScopeMissing, first.detail.clone()).with(lacking)),
+        Some(first) => Err(Problem::new(ProblemCode::ScopeMissing, first.detail.clone()).with(lacking)),
     }
 }
 
@@ -326,7 +326,7 @@ fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
 fn bounded(events: &[Admitted]) -> Result<(), Problem> {
     let errors = ingest::over_subject_limit(events).into_iter().map(|(index, number)| InputError {
         pointer: format!("/{index}"),
-        code: Code::TooManyPerSubject.name().to_owned(),
+        code: ProblemCode::TooManyPerSubject.name().to_owned(),
         detail: format!("event {number} of one user or client"),
     });
     let errors: Vec<_> = errors.collect();
@@ -334,5 +334,5 @@ fn bounded(events: &[Admitted]) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("at most {BATCH_SUBJECT_EVENTS_MAX} events of one user or client in a batch");
-    Err(Problem::new(Code::TooManyPerSubject, detail).with(errors))
+    Err(Problem::new(ProblemCode::TooManyPerSubject, detail).with(errors))
 }

@@ -8,7 +8,7 @@
 //! Pages of `http.cors_origins` are accepted like the service's own.
 
 use super::Api;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -28,17 +28,17 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
     if let Some(foreign) = named.into_iter().flatten().find(|host| !is_loopback(host)) {
         let detail =
             format!("without API keys, only requests to a local name of this machine are accepted, not to {foreign:?}");
-        return Err(Problem::new(Code::HostForbidden, detail));
+        return Err(Problem::new(ProblemCode::HostForbidden, detail));
     }
     if !is_own_origin(headers, host) && !is_named_origin(headers, &api.config.cors_origins) {
         let detail = "without API keys, requests from pages of other origins are rejected: add the origin to \
                       http.cors_origins, use API keys, or send the request without a browser";
-        return Err(Problem::new(Code::OriginForbidden, detail));
+        return Err(Problem::new(ProblemCode::OriginForbidden, detail));
     }
     // CloudEvents in binary mode may have no media type, but a browser sends their headers only after a preflight.
     let is_event = || headers.keys().any(|name| name.as_str().starts_with("ce-"));
     if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) && !is_event() {
-        return Err(Problem::new(Code::UnsupportedMediaType, "send a Content-Type with the body"));
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send a Content-Type with the body"));
     }
     Ok(())
 }

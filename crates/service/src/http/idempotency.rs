@@ -8,7 +8,7 @@
 use super::Api;
 use super::answer;
 use super::events::{self, Folded};
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use foretell_engine::ingest::OwnFact;
@@ -22,13 +22,16 @@ use tokio::time::Instant;
 /// The key of a request, if it has one.
 ///
 /// # Errors
-/// [`Code::MalformedRequest`] if it is empty, longer than an id, or not visible ASCII, or if there are several.
+/// [`ProblemCode::MalformedRequest`] if it is empty, longer than an id, or not visible ASCII, or if there are several.
 pub(super) fn of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
         Ok(key) if !key.is_empty() && key.len() <= ID_BYTES_MAX && values.next().is_none() => Ok(Some(key)),
-        _ => Err(Problem::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 512 visible ASCII characters")),
+        _ => Err(Problem::new(
+            ProblemCode::MalformedRequest,
+            "Idempotency-Key must be 1 to 512 visible ASCII characters",
+        )),
     }
 }
 
@@ -50,12 +53,12 @@ pub(super) fn digest(meaning: &Value) -> String {
 
 /// The problem for another request with a used key.
 pub(super) fn reused() -> Problem {
-    Problem::new(Code::IdempotencyKeyReused, "use a different key for a different request")
+    Problem::new(ProblemCode::IdempotencyKeyReused, "use a different key for a different request")
 }
 
 /// Appends a fact about a user and returns its position: with a key at most once, without a key each time.
 ///
-/// # Errors [`Code::IdempotencyKeyReused`]; errors of appending and of reading rows.
+/// # Errors [`ProblemCode::IdempotencyKeyReused`]; errors of appending and of reading rows.
 pub(super) async fn append(
     api: &Api,
     tenant: String,
@@ -81,7 +84,7 @@ pub(super) async fn append(
             let longest = Duration::from_millis(api.config.fold_wait_ms_max).max(wait.unwrap_or_default());
             if !api.progress.wait(&[at], Instant::now() + longest).await {
                 let detail = "the request is stored but not folded yet; send the same request again";
-                return Err(Problem::new(Code::ViewsUnavailable, detail));
+                return Err(Problem::new(ProblemCode::ViewsUnavailable, detail));
             }
             let unknown = First { offset: at.offset, outcome: RecordOutcome::Unknown };
             // An erasure in between removes its trace, and so do more requests than a row remembers.

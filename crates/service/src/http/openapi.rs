@@ -7,7 +7,7 @@ mod catalogue;
 mod operation;
 
 use super::auth::Scopes;
-use super::problem::Document;
+use super::problem::ProblemDocument;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -56,8 +56,8 @@ pub(super) fn base() -> OpenApi {
     );
     let key = SecurityScheme::Http(key);
     // No handler refers to it: the shared responses do.
-    let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
-    Document::schemas(&mut schemas);
+    let mut schemas = vec![(ProblemDocument::name().into_owned(), ProblemDocument::schema())];
+    ProblemDocument::schemas(&mut schemas);
     let components = ComponentsBuilder::new().security_scheme("api_key", key).schemas_from_iter(schemas).build();
     let tags = TAGS.map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build());
     let server = ServerBuilder::new().url("/").description(Some("The server of this document")).build();

@@ -6,8 +6,8 @@
 
 use super::answer::{self, at};
 use super::auth::{Caller, Scope};
-use super::precondition::{Preconditions, Present, Read};
-use super::problem::{Code, Problem};
+use super::precondition::{ConditionalRead, CurrentVersion, Preconditions};
+use super::problem::{Problem, ProblemCode};
 use super::request::{Body, Ids, media_type};
 use super::{Api, idempotency};
 use crate::policies::Latest;
@@ -199,13 +199,13 @@ pub(super) async fn replace(
     validated(api, kind, &document).await?;
     let request = idempotency::of(headers)?
         .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
-    let change = Change { kind, tenant, document, preconditions, request };
+    let change = PolicyChange { kind, tenant, document, preconditions, request };
     // Changes in this process are made one after the other, and tenants take turns; the fence is for other processes.
-    let _turn = api.changes.turn(tenant).await;
+    let _turn = api.changes.acquire(tenant).await;
     publish(api, change).await
 }
 
-struct Change<'a> {
+struct PolicyChange<'a> {
     kind: Kind,
     tenant: &'a str,
     document: Value,
@@ -218,15 +218,17 @@ fn kind(name: &str) -> Result<Kind, Problem> {
     // A model is returned with its reliability: see `models`.
     Kind::parse(name)
         .filter(|kind| *kind != Kind::NoShowModel)
-        .ok_or_else(|| Problem::new(Code::PolicyNotFound, "the policies are login and reminders"))
+        .ok_or_else(|| Problem::new(ProblemCode::PolicyNotFound, "the policies are login and reminders"))
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
     let (syntax, malformed) = match media_type(headers)? {
-        None => (Syntax::Json, Code::MalformedJson),
-        Some(media) if media.is_json() => (Syntax::Json, Code::MalformedJson),
-        Some(media) if media.essence() == "application/toml" => (Syntax::Toml, Code::MalformedToml),
-        Some(_) => return Err(Problem::new(Code::UnsupportedMediaType, "send application/json or application/toml")),
+        None => (Syntax::Json, ProblemCode::MalformedJson),
+        Some(media) if media.is_json() => (Syntax::Json, ProblemCode::MalformedJson),
+        Some(media) if media.essence() == "application/toml" => (Syntax::Toml, ProblemCode::MalformedToml),
+        Some(_) => {
+            return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send application/json or application/toml"));
+        }
     };
     document::parse(body, syntax, TEXT_BYTES_MAX).map_err(|error| match error {
         document::Error::TooLong { .. } => Problem::invalid(vec![Fault::new("", INVALID_POLICY, error.to_string())]),
@@ -239,21 +241,21 @@ fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
 async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Problem> {
     let (document, policies) = (document.clone(), api.policies.of(kind));
     let read = tokio::task::spawn_blocking(move || policies.check(&document)).await;
-    let read = read.map_err(|_| Problem::new(Code::Internal, "the policy could not be read"))?;
+    let read = read.map_err(|_| Problem::new(ProblemCode::Internal, "the policy could not be read"))?;
     read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
 }
 
 /// The code of an error in a policy that cannot be used.
 const INVALID_POLICY: &str = "INVALID_POLICY";
 
-async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
+async fn publish(api: &Api, change: PolicyChange<'_>) -> Result<(), Problem> {
     const PARTITION: u32 = 0;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
     let mut fenced = api.log.fence(Topic::Policies, PARTITION).await.map_err(unwritable)?;
     let end = api.log.extent(Topic::Policies, PARTITION).await.map_err(unwritable)?.end;
     let last = Position { topic: Topic::Policies, partition: PARTITION, offset: end - 1 };
     if end > 0 && !api.progress.wait(&[last], deadline).await {
-        return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
+        return Err(Problem::new(ProblemCode::ViewsUnavailable, "the policies are not folded yet"));
     }
     let row = read_row(api, change.tenant, change.kind).await?;
     if let Some(published) =
@@ -265,7 +267,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     let latest = api.policies.of(change.kind).latest(&row);
     if !change.preconditions.write(present(&latest)) {
         let detail = format!("the current version is {}: read it again", latest.version);
-        return Err(Problem::new(Code::PreconditionFailed, detail));
+        return Err(Problem::new(ProblemCode::PreconditionFailed, detail));
     }
     if change.request.is_none() && row.version > 0 && parsed(&row.document) == change.document {
         // It is in force already, so no version is published. With a key it is, because the version stores the key.
@@ -285,7 +287,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     let position = published.map_err(|error| match error {
         ingest::Error::Faulty(faults) => faults.into(),
         ingest::Error::Log(error) if error.kind == Failure::Fatal => {
-            Problem::new(Code::PolicyConflict, "another process is changing a policy: read it again")
+            Problem::new(ProblemCode::PolicyConflict, "another process is changing a policy: read it again")
         }
         ingest::Error::Log(error) => unwritable(error),
     })?;
@@ -293,13 +295,13 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "the policy is stored but not folded yet; it takes effect as soon as it is folded";
-    Err(Problem::new(Code::ViewsUnavailable, detail))
+    Err(Problem::new(ProblemCode::ViewsUnavailable, detail))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "has the signature that map_err requires")]
 fn unwritable(error: foretell_ports::Error) -> Problem {
     tracing::warn!(%error, "cannot append a policy");
-    Problem::new(Code::LogUnavailable, "the policy may have been stored: read it before you send it again")
+    Problem::new(ProblemCode::LogUnavailable, "the policy may have been stored: read it before you send it again")
 }
 
 async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<PolicyRow, Problem> {
@@ -328,22 +330,22 @@ async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<(PolicyAnswer, Lat
 pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Latest) -> Result<Response, Problem> {
     let present = present(latest);
     match Preconditions::of(headers)?.read(present) {
-        Read::Full => Ok(tagged(answer, present)),
-        Read::NotModified => Ok(tagged(StatusCode::NOT_MODIFIED, present)),
-        Read::Failed => {
-            Err(Problem::new(Code::PreconditionFailed, format!("the current version is {}", latest.version)))
+        ConditionalRead::Full => Ok(tagged(answer, present)),
+        ConditionalRead::NotModified => Ok(tagged(StatusCode::NOT_MODIFIED, present)),
+        ConditionalRead::Failed => {
+            Err(Problem::new(ProblemCode::PreconditionFailed, format!("the current version is {}", latest.version)))
         }
     }
 }
 
 /// The values that preconditions are compared with.
-pub(super) fn present(latest: &Latest) -> Present<'_> {
+pub(super) fn present(latest: &Latest) -> CurrentVersion<'_> {
     let Latest { version, published_at_ms, is_dated_alone } = latest;
-    Present { version, published_at_ms: *published_at_ms, is_dated_alone: *is_dated_alone }
+    CurrentVersion { version, published_at_ms: *published_at_ms, is_dated_alone: *is_dated_alone }
 }
 
 /// An answer whose `ETag` is the version that a change replaces, and whose `Last-Modified` is when it was published.
-pub(super) fn tagged(answer: impl IntoResponse, present: Present<'_>) -> Response {
+pub(super) fn tagged(answer: impl IntoResponse, present: CurrentVersion<'_>) -> Response {
     let mut response = answer.into_response();
     let headers = [(header::ETAG, present.etag()), (header::LAST_MODIFIED, present.last_modified())];
     for (name, value) in headers {

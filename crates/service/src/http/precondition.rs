@@ -9,14 +9,14 @@
 //! be parsed is refused, because its sender relies on it; a date that cannot be parsed is ignored, as the RFC requires.
 //! A date names whole seconds: where two versions fall into one, the date of the second names neither (8.8.2.2).
 
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::http::header::{HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use axum::http::{HeaderMap, HeaderValue};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The current state of the document that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Present<'a> {
+pub(super) struct CurrentVersion<'a> {
     /// Its version: the opaque part of the strong `ETag`.
     pub(super) version: &'a str,
     /// When it was published, in milliseconds since the epoch; none if nothing was published, and then `*` matches
@@ -26,7 +26,7 @@ pub(super) struct Present<'a> {
     pub(super) is_dated_alone: bool,
 }
 
-impl Present<'_> {
+impl CurrentVersion<'_> {
     /// `ETag`.
     pub(super) fn etag(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&format!("\"{}\"", self.version)).ok()
@@ -61,7 +61,7 @@ pub(super) struct Preconditions {
 
 /// The result of the preconditions of a request that reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ConditionalRead {
     /// The document is sent.
     Full,
     /// 304: the caller has the current version.
@@ -82,26 +82,26 @@ impl Preconditions {
     }
 
     /// Evaluates the preconditions of a request that reads.
-    pub(super) fn read(&self, present: Present<'_>) -> Read {
+    pub(super) fn read(&self, present: CurrentVersion<'_>) -> ConditionalRead {
         let is_known = match (&self.if_none_match, self.if_modified_since) {
             (Some(tags), _) => tags.hold(present, Comparison::Weak),
             (None, since) => since.and_then(|since| present.is_unmodified_since(since)).unwrap_or(false),
         };
         match (self.is_as_expected(present), is_known) {
-            (false, _) => Read::Failed,
-            (true, true) => Read::NotModified,
-            (true, false) => Read::Full,
+            (false, _) => ConditionalRead::Failed,
+            (true, true) => ConditionalRead::NotModified,
+            (true, false) => ConditionalRead::Full,
         }
     }
 
     /// Whether a request that writes may proceed; if not it is answered 412.
-    pub(super) fn write(&self, present: Present<'_>) -> bool {
+    pub(super) fn write(&self, present: CurrentVersion<'_>) -> bool {
         let exists = self.if_none_match.as_ref().is_some_and(|tags| tags.hold(present, Comparison::Weak));
         self.is_as_expected(present) && !exists
     }
 
     /// `If-Match`, else `If-Unmodified-Since`.
-    fn is_as_expected(&self, present: Present<'_>) -> bool {
+    fn is_as_expected(&self, present: CurrentVersion<'_>) -> bool {
         match (&self.if_match, self.if_unmodified_since) {
             (Some(tags), _) => tags.hold(present, Comparison::Strong),
             (None, since) => since.and_then(|since| present.is_unmodified_since(since)).unwrap_or(true),
@@ -131,7 +131,7 @@ struct Tag {
 
 impl Tags {
     /// Whether one of them matches the current tag, which is strong.
-    fn hold(&self, present: Present<'_>, comparison: Comparison) -> bool {
+    fn hold(&self, present: CurrentVersion<'_>, comparison: Comparison) -> bool {
         match self {
             Self::Any => present.published_at_ms.is_some(),
             Self::Listed(tags) => tags.iter().any(|tag| {
@@ -184,7 +184,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     }
     Tags::parse(&lines.join(&b", "[..])).map(Some).ok_or_else(|| {
         let detail = format!("{name} must be * or a list of entity tags, each in quotes as ETag has it");
-        Problem::new(Code::MalformedRequest, detail)
+        Problem::new(ProblemCode::MalformedRequest, detail)
     })
 }
 
@@ -204,8 +204,10 @@ mod tests {
     const AT: &str = "Sun, 01 Mar 2026 10:00:00 GMT";
     const BEFORE: &str = "Sun, 01 Mar 2026 09:59:59 GMT";
     const AFTER: &str = "Sun, 01 Mar 2026 10:00:01 GMT";
-    const PRESENT: Present<'_> = Present { version: "3", published_at_ms: Some(PUBLISHED_MS), is_dated_alone: true };
-    const NOTHING: Present<'_> = Present { version: "d54bebe79826f10f", published_at_ms: None, is_dated_alone: true };
+    const PRESENT: CurrentVersion<'_> =
+        CurrentVersion { version: "3", published_at_ms: Some(PUBLISHED_MS), is_dated_alone: true };
+    const NOTHING: CurrentVersion<'_> =
+        CurrentVersion { version: "d54bebe79826f10f", published_at_ms: None, is_dated_alone: true };
 
     fn of(headers: &[(&HeaderName, &str)]) -> Result<Preconditions, Problem> {
         let pairs = headers.iter().map(|(name, value)| ((*name).clone(), HeaderValue::from_str(value).unwrap()));
@@ -234,9 +236,9 @@ mod tests {
         ] {
             let write = of(&[(&IF_MATCH, list)]).unwrap();
             assert_eq!(write.write(PRESENT), matches_strongly, "If-Match: {list}");
-            assert_eq!(write.read(PRESENT) == Read::Full, matches_strongly, "If-Match: {list}");
+            assert_eq!(write.read(PRESENT) == ConditionalRead::Full, matches_strongly, "If-Match: {list}");
             let known = of(&[(&IF_NONE_MATCH, list)]).unwrap();
-            assert_eq!(known.read(PRESENT) == Read::NotModified, matches_weakly, "If-None-Match: {list}");
+            assert_eq!(known.read(PRESENT) == ConditionalRead::NotModified, matches_weakly, "If-None-Match: {list}");
             assert_eq!(known.write(PRESENT), !matches_weakly, "If-None-Match: {list}");
         }
     }
@@ -248,7 +250,7 @@ mod tests {
         {
             for name in [IF_MATCH, IF_NONE_MATCH] {
                 let refused = of(&[(&name, list)]).unwrap_err();
-                assert_eq!(refused.code(), Code::MalformedRequest, "{name}: {list}");
+                assert_eq!(refused.code(), ProblemCode::MalformedRequest, "{name}: {list}");
             }
         }
     }
@@ -271,13 +273,13 @@ mod tests {
     #[test]
     fn dates_count_in_whole_seconds_and_only_where_no_tags_do() {
         let (modified, unmodified) = (IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE);
-        assert_eq!(of(&[(&modified, AT)]).unwrap().read(PRESENT), Read::NotModified);
-        assert_eq!(of(&[(&modified, BEFORE)]).unwrap().read(PRESENT), Read::Full);
-        assert_eq!(of(&[(&modified, AT)]).unwrap().read(NOTHING), Read::Full, "it has no date");
+        assert_eq!(of(&[(&modified, AT)]).unwrap().read(PRESENT), ConditionalRead::NotModified);
+        assert_eq!(of(&[(&modified, BEFORE)]).unwrap().read(PRESENT), ConditionalRead::Full);
+        assert_eq!(of(&[(&modified, AT)]).unwrap().read(NOTHING), ConditionalRead::Full, "it has no date");
         assert!(of(&[(&modified, AT)]).unwrap().write(PRESENT), "is about reading alone");
         assert!(of(&[(&unmodified, AT)]).unwrap().write(PRESENT));
         assert!(!of(&[(&unmodified, BEFORE)]).unwrap().write(PRESENT));
-        assert_eq!(of(&[(&unmodified, BEFORE)]).unwrap().read(PRESENT), Read::Failed);
+        assert_eq!(of(&[(&unmodified, BEFORE)]).unwrap().read(PRESENT), ConditionalRead::Failed);
         assert!(of(&[(&unmodified, BEFORE)]).unwrap().write(NOTHING));
         // The three formats of a date; an invalid date counts as none.
         for text in ["Sunday, 01-Mar-26 09:59:59 GMT", "Sun Mar  1 09:59:59 2026"] {
@@ -289,18 +291,24 @@ mod tests {
         assert!(of(&[(&unmodified, BEFORE), (&unmodified, BEFORE)]).unwrap().write(PRESENT));
         // Section 13.2.2: tags are evaluated before dates, and `If-Match` before `If-None-Match`.
         assert!(of(&[(&IF_MATCH, "\"3\""), (&unmodified, BEFORE)]).unwrap().write(PRESENT));
-        assert_eq!(of(&[(&IF_NONE_MATCH, "\"2\""), (&modified, AT)]).unwrap().read(PRESENT), Read::Full);
-        assert_eq!(of(&[(&IF_NONE_MATCH, "\"3\""), (&modified, BEFORE)]).unwrap().read(PRESENT), Read::NotModified);
-        assert_eq!(of(&[(&IF_MATCH, "\"2\""), (&IF_NONE_MATCH, "\"3\"")]).unwrap().read(PRESENT), Read::Failed);
+        assert_eq!(of(&[(&IF_NONE_MATCH, "\"2\""), (&modified, AT)]).unwrap().read(PRESENT), ConditionalRead::Full);
+        assert_eq!(
+            of(&[(&IF_NONE_MATCH, "\"3\""), (&modified, BEFORE)]).unwrap().read(PRESENT),
+            ConditionalRead::NotModified
+        );
+        assert_eq!(
+            of(&[(&IF_MATCH, "\"2\""), (&IF_NONE_MATCH, "\"3\"")]).unwrap().read(PRESENT),
+            ConditionalRead::Failed
+        );
     }
 
     #[test]
     fn a_date_does_not_name_the_second_version_of_its_second() {
-        let second = Present { is_dated_alone: false, ..PRESENT };
+        let second = CurrentVersion { is_dated_alone: false, ..PRESENT };
         for (date, is_named) in [(BEFORE, false), (AT, false), (AFTER, true)] {
             let (known, unmodified) =
                 (of(&[(&IF_MODIFIED_SINCE, date)]).unwrap(), of(&[(&IF_UNMODIFIED_SINCE, date)]).unwrap());
-            assert_eq!(known.read(second) == Read::NotModified, is_named, "{date}");
+            assert_eq!(known.read(second) == ConditionalRead::NotModified, is_named, "{date}");
             assert_eq!(unmodified.write(second), is_named, "{date}");
         }
     }
@@ -311,7 +319,7 @@ mod tests {
         assert_eq!((etag.to_str().unwrap(), modified.to_str().unwrap()), ("\"3\"", AT));
         assert_eq!(NOTHING.last_modified(), None);
         let again = of(&[(&IF_NONE_MATCH, etag.to_str().unwrap()), (&IF_MATCH, etag.to_str().unwrap())]).unwrap();
-        assert_eq!(again.read(PRESENT), Read::NotModified);
+        assert_eq!(again.read(PRESENT), ConditionalRead::NotModified);
     }
 
     proptest! {

@@ -24,11 +24,11 @@ macro_rules! codes {
         /// What is wrong, for programs. The meaning and the status of a code never change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[schema(as = ProblemCode)]
-        pub enum Code {
+        pub enum ProblemCode {
             $($(#[$means])* #[serde(rename = $name)] $code,)+
         }
 
-        impl Code {
+        impl ProblemCode {
             /// Every code, for documentation and tests.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$code),+];
 
@@ -133,7 +133,7 @@ codes! {
     DecisionsUnavailable = "DECISIONS_UNAVAILABLE" SERVICE_UNAVAILABLE "The decisions cannot be read", retry after 1 s;
 }
 
-impl Code {
+impl ProblemCode {
     /// The code as it is sent.
     pub const fn name(self) -> &'static str {
         self.parts().0
@@ -177,7 +177,7 @@ fn cut(mut text: String) -> String {
 /// An error that will be sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    code: Code,
+    code: ProblemCode,
     detail: String,
     errors: Vec<InputError>,
     /// Faults beyond [`ERRORS_MAX`].
@@ -187,7 +187,7 @@ pub struct Problem {
 /// A problem document (RFC 9457), as `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
-pub struct Document {
+pub struct ProblemDocument {
     /// `urn:foretell:problem:` and the code in kebab case.
     #[serde(rename = "type")]
     #[schema(example = "urn:foretell:problem:validation-failed")]
@@ -200,7 +200,7 @@ pub struct Document {
     /// What is wrong with this request.
     pub detail: String,
     /// What is wrong, for programs.
-    pub code: Code,
+    pub code: ProblemCode,
     /// What is wrong with the input, at most 100 validation errors; not present for other problems.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<InputError>,
@@ -220,20 +220,20 @@ const DETAIL_BYTES_MAX: usize = 512;
 
 impl Problem {
     /// A problem with an explanation.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self { code, detail: cut(detail.into()), errors: Vec::new(), omitted: 0 }
     }
 
     /// A fault of the service: logged completely, sent without its cause.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "cannot answer a request");
-        Self::new(Code::Internal, "the cause is logged with the trace id")
+        Self::new(ProblemCode::Internal, "the cause is logged with the trace id")
     }
 
     /// An invalid input; 400 if part of it is not even JSON.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let malformed = faults.iter().any(|fault| fault.code == MALFORMED_JSON);
-        let code = if malformed { Code::MalformedJson } else { Code::ValidationFailed };
+        let code = if malformed { ProblemCode::MalformedJson } else { ProblemCode::ValidationFailed };
         let detail = match faults.as_slice() {
             [only] => only.detail.clone(),
             all => format!("{} validation errors", all.len()),
@@ -260,13 +260,13 @@ impl Problem {
     }
 
     /// What is wrong, for programs.
-    pub fn code(&self) -> Code {
+    pub fn code(&self) -> ProblemCode {
         self.code
     }
 
-    fn document(self) -> Document {
+    fn document(self) -> ProblemDocument {
         let (name, status, title) = self.code.parts();
-        Document {
+        ProblemDocument {
             kind: format!("urn:foretell:problem:{}", name.to_ascii_lowercase().replace('_', "-")),
             title: title.to_owned(),
             status: status.as_u16(),
@@ -296,10 +296,10 @@ impl IntoResponse for Problem {
         if let Some(seconds) = code.retry_after_s() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if code == Code::UnsupportedContentEncoding {
+        if code == ProblemCode::UnsupportedContentEncoding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if code == Code::Unauthenticated {
+        if code == ProblemCode::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -313,10 +313,11 @@ mod tests {
     #[test]
     fn every_code_is_sent_as_it_is_named_and_once() {
         let mut names = std::collections::BTreeSet::new();
-        for code in Code::ALL {
+        for code in ProblemCode::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.name());
             assert!(code.status().is_client_error() || code.status().is_server_error());
-            let is_transient = code.status() == StatusCode::SERVICE_UNAVAILABLE || code == Code::TenantOverloaded;
+            let is_transient =
+                code.status() == StatusCode::SERVICE_UNAVAILABLE || code == ProblemCode::TenantOverloaded;
             assert_eq!(is_transient, code.retry_after_s().is_some(), "{code:?}");
             assert!(names.insert(code.name()));
         }
@@ -334,7 +335,7 @@ mod tests {
         }
         let long = |n: usize| InputError { pointer: "p".repeat(9_000), detail: "é".repeat(9_000), ..fault(n).into() };
         let errors = (0..150).map(long).collect();
-        let document = Problem::new(Code::TooManyPerSubject, "x").with(errors).document();
+        let document = Problem::new(ProblemCode::TooManyPerSubject, "x").with(errors).document();
         assert_eq!((document.errors.len(), document.errors_omitted), (100, Some(50)));
         assert!(document.errors.iter().all(|error| error.pointer.len() + error.detail.len() < 1_100), "they are cut");
     }
@@ -342,7 +343,10 @@ mod tests {
     #[test]
     fn a_body_that_is_not_json_is_400_and_an_invalid_one_422() {
         let fault = |code| Fault::new("/data", code, "x");
-        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD")]).code(), Code::ValidationFailed);
-        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD"), fault(MALFORMED_JSON)]).code(), Code::MalformedJson);
+        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD")]).code(), ProblemCode::ValidationFailed);
+        assert_eq!(
+            Problem::invalid(vec![fault("MISSING_FIELD"), fault(MALFORMED_JSON)]).code(),
+            ProblemCode::MalformedJson
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! oldest reminder. The parameters of a route are those of the OpenAPI document, so there is one list. Probes ignore
 //! unknown parameters: monitoring systems may append any, and the answer is the same.
 
-use super::problem::{Code, InputError, Problem};
+use super::problem::{InputError, Problem, ProblemCode};
 use axum::extract::MatchedPath;
 use axum::http::request::Parts;
 use foretell_events::suggest;
@@ -42,15 +42,15 @@ impl Known {
     }
 
     /// The faults in the query of a route; a path that is not documented has no parameters.
-    fn faults(&self, route: &str, query: &str) -> Vec<(Code, InputError)> {
+    fn faults(&self, route: &str, query: &str) -> Vec<(ProblemCode, InputError)> {
         let none = BTreeSet::new();
         let known = self.0.get(route).unwrap_or(&none);
         let mut seen = BTreeSet::new();
         let fault = |(name, _): (Cow<'_, str>, _)| {
             let (code, detail) = match known.contains(name.as_ref()) {
                 true if seen.insert(name.to_string()) => return None,
-                true => (Code::MalformedRequest, format!("the query parameter {name} is given twice")),
-                false => (Code::UnknownParameter, unknown(&name, known)),
+                true => (ProblemCode::MalformedRequest, format!("the query parameter {name} is given twice")),
+                false => (ProblemCode::UnknownParameter, unknown(&name, known)),
             };
             let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
             Some((code, InputError { pointer, code: code.name().to_owned(), detail }))
@@ -72,7 +72,7 @@ fn unknown(name: &str, known: &BTreeSet<String>) -> String {
 
 /// Rejects a request whose query has a parameter that its route does not have, or has one twice.
 ///
-/// # Errors [`Code::UnknownParameter`] with the nearest name, or [`Code::MalformedRequest`]; the first fault determines
+/// # Errors [`ProblemCode::UnknownParameter`] with the nearest name, or [`ProblemCode::MalformedRequest`]; the first fault determines
 /// which.
 pub(super) fn check(parts: &Parts) -> Result<(), Problem> {
     let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };

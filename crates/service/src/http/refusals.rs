@@ -22,9 +22,9 @@ pub(super) struct Refusals(Mutex<HashMap<Kind, Since>>);
 
 #[derive(Debug)]
 struct Since {
-    told_at: Instant,
+    logged_at: Instant,
     /// Refusals that have not been logged, and the route of the latest.
-    untold: u64,
+    unlogged: u64,
     route: String,
 }
 
@@ -44,23 +44,23 @@ impl Refusals {
         let key = key.unwrap_or(UNKNOWN);
         let labels = [(foretell_telemetry::KEY, key.to_owned()), (foretell_telemetry::CODE, code.to_owned())];
         metrics::counter!(foretell_telemetry::HTTP_REFUSED, &labels).increment(1);
-        self.noted(key, code, route, Instant::now()).into_iter().for_each(tell);
+        self.noted(key, code, route, Instant::now()).into_iter().for_each(log);
     }
 
     /// Logs refusals whose pause is over.
     pub(super) fn tell_due(&self) {
-        self.due(Instant::now()).into_iter().for_each(tell);
+        self.due(Instant::now()).into_iter().for_each(log);
     }
 
     fn noted(&self, key: &str, code: &'static str, route: &str, now: Instant) -> Option<Line> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = kinds.get_mut(&(key.to_owned(), code)) {
-            since.untold += 1;
+            since.unlogged += 1;
             since.route.clear();
             since.route.push_str(route);
             return None;
         }
-        kinds.insert((key.to_owned(), code), Since { told_at: now, untold: 0, route: route.to_owned() });
+        kinds.insert((key.to_owned(), code), Since { logged_at: now, unlogged: 0, route: route.to_owned() });
         Some(Line { key: key.to_owned(), code, route: route.to_owned(), count: 1 })
     }
 
@@ -69,21 +69,21 @@ impl Refusals {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();
         kinds.retain(|(key, code), since| {
-            if now.saturating_duration_since(since.told_at) < PAUSE {
+            if now.saturating_duration_since(since.logged_at) < PAUSE {
                 return true;
             }
-            let count = std::mem::take(&mut since.untold);
+            let count = std::mem::take(&mut since.unlogged);
             if count > 0 {
                 lines.push(Line { key: key.clone(), code, route: since.route.clone(), count });
             }
-            since.told_at = now;
+            since.logged_at = now;
             count > 0
         });
         lines
     }
 }
 
-fn tell(line: Line) {
+fn log(line: Line) {
     let Line { key, code, route, count } = line;
     tracing::warn!(key, code, route, count, "rejected requests");
 }

@@ -11,7 +11,7 @@ use super::answer;
 use super::auth::Caller;
 use super::clients::Visits;
 use super::events::publish;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::request::{Ids, Object};
 use super::{Api, idempotency};
 use axum::Json;
@@ -87,35 +87,35 @@ pub(super) async fn request(
     let key = idempotency::of(&headers)?;
     let tenant = caller.tenant;
     let client_id = api.client_of(&tenant, &appointment_id).await?;
-    let mut asked = body.read(read)?.of(&appointment_id, &client_id);
-    asked.idempotency_digest = key.map(|_| digest(&asked));
+    let mut request = body.read(read)?.of(&appointment_id, &client_id);
+    request.idempotency_digest = key.map(|_| digest(&request));
     let event_id = key.map_or_else(answer::new_id, |key| event_id(&tenant, &appointment_id, key));
     let reminder_id = manual_id(&tenant, &appointment_id, &event_id);
 
     let visits = Visits::read(&api, &tenant, &client_id).await?;
     let known = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
-    let keyed = asked.idempotency_digest.clone();
+    let keyed = request.idempotency_digest.clone();
     let (visits, seen) = match known {
         Some(first) => {
             same(first, keyed.as_deref())?;
-            (visits, Seen::Folded)
+            (visits, RequestState::Folded)
         }
-        None => ask(&api, Asking { tenant: &tenant, event_id, asked }).await?,
+        None => submit(&api, RequestInput { tenant: &tenant, event_id, request }).await?,
     };
     let first = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
     match (first, seen) {
         (Some(first), _) => same(first, keyed.as_deref())?,
-        (None, Seen::Stored) => {}
-        (None, Seen::Folded) => {
+        (None, RequestState::Stored) => {}
+        (None, RequestState::Folded) => {
             let detail = "the appointment has reached its maximum number of requests in 24 hours, or the key belongs \
                           to an older request: try again later with another key";
-            return Err(Problem::new(Code::TooManyReminders, detail));
+            return Err(Problem::new(ProblemCode::TooManyReminders, detail));
         }
     }
     let story = visits.story(&api, &appointment_id);
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
     let status = status.unwrap_or(ReminderStatus::Planned);
-    let folded = matches!(seen, Seen::Folded);
+    let folded = matches!(seen, RequestState::Folded);
     // A request that the row contains was applied, by this event or by the first one with its key.
     let outcomes = folded.then(|| vec![RecordOutcome::Applied]);
     Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status, folded, outcomes })))
@@ -123,31 +123,31 @@ pub(super) async fn request(
 
 /// The progress of a request.
 #[derive(Clone, Copy)]
-enum Seen {
+enum RequestState {
     /// It is in the log.
     Stored,
     /// The rows were read after its fold.
     Folded,
 }
 
-struct Asking<'a> {
+struct RequestInput<'a> {
     tenant: &'a str,
     event_id: String,
-    asked: Request,
+    request: Request,
 }
 
 /// Appends the request and reads the rows after its fold. Without a key, the answer does not depend on the fold.
-async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
-    let Asking { tenant, event_id, asked } = asking;
-    let client_id = asked.client_id.clone();
-    let keyed = asked.idempotency_digest.is_some();
-    let fact = AppointmentFact::ReminderRequested(Box::new(asked)).into();
+async fn submit(api: &Api, input: RequestInput<'_>) -> Result<(Visits, RequestState), Problem> {
+    let RequestInput { tenant, event_id, request } = input;
+    let client_id = request.client_id.clone();
+    let keyed = request.idempotency_digest.is_some();
+    let fact = AppointmentFact::ReminderRequested(Box::new(request)).into();
     let at = publish(api, OwnFact { tenant, id: event_id, fact }).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
-    let seen = if api.progress.wait(&[at], deadline).await { Seen::Folded } else { Seen::Stored };
-    if matches!(seen, Seen::Stored) && keyed {
+    let seen = if api.progress.wait(&[at], deadline).await { RequestState::Folded } else { RequestState::Stored };
+    if matches!(seen, RequestState::Stored) && keyed {
         let detail = "the request is stored but not folded yet; send the same request again";
-        return Err(Problem::new(Code::ViewsUnavailable, detail));
+        return Err(Problem::new(ProblemCode::ViewsUnavailable, detail));
     }
     Ok((Visits::read(api, tenant, &client_id).await?, seen))
 }
@@ -183,8 +183,8 @@ impl ReminderRequest {
 
 /// The digest by which requests are compared: of the content, since a repeated request may have its bytes in another
 /// order.
-fn digest(asked: &Request) -> String {
-    idempotency::digest(&serde_json::json!([asked.channels, asked.template, asked.reason]))
+fn digest(request: &Request) -> String {
+    idempotency::digest(&serde_json::json!([request.channels, request.template, request.reason]))
 }
 
 fn event_id(tenant: &str, appointment_id: &str, key: &str) -> String {

@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::encoding::Coding;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -49,12 +49,12 @@ impl Packed {
 
     /// The decompressed body, if a worker may parse it; else the body as it was sent.
     ///
-    /// # Errors [`Code::MalformedRequest`] for a short body that is declared as gzip but is not.
+    /// # Errors [`ProblemCode::MalformedRequest`] for a short body that is declared as gzip but is not.
     pub(super) fn unpacked_if_short(self) -> Result<Result<Bytes, Self>, Problem> {
         let (bytes, coding) = (self.bytes.clone(), self.coding);
         let bytes_max = if coding == Coding::Identity { SHORT_BYTES_MAX } else { UNPACKED_BYTES_MAX };
         match self.unpacked(bytes_max) {
-            Err(problem) if problem.code() == Code::BodyTooLarge => Ok(Err(Self { bytes, coding })),
+            Err(problem) if problem.code() == ProblemCode::BodyTooLarge => Ok(Err(Self { bytes, coding })),
             unpacked => unpacked.map(Ok),
         }
     }
@@ -72,13 +72,13 @@ impl FromRequest<Arc<Api>> for Body {
 }
 
 fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
+    Problem::new(ProblemCode::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
 }
 
 fn unread(rejection: &BytesRejection, api: &Api) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(api.config.body_bytes_max),
-        _ => Problem::new(Code::MalformedRequest, "the body ended before its announced length"),
+        _ => Problem::new(ProblemCode::MalformedRequest, "the body ended before its announced length"),
     }
 }
 
@@ -90,7 +90,7 @@ impl FromRequest<Arc<Api>> for Object {
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
         if media_type(request.headers())?.is_some_and(|media| !media.is_json()) {
-            return Err(Problem::new(Code::UnsupportedMediaType, "send application/json"));
+            return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send application/json"));
         }
         let packed = Packed::from_request(request, api).await?;
         let bytes = packed.unpacked(SHORT_BYTES_MAX.min(api.config.body_bytes_max))?;
@@ -120,7 +120,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Value, Problem> {
 
 /// The media type of the body, if it is stated.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Media>, Problem> {
-    let refused = |detail: String| Problem::new(Code::UnsupportedMediaType, detail);
+    let refused = |detail: String| Problem::new(ProblemCode::UnsupportedMediaType, detail);
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -140,7 +140,7 @@ impl<T: DeserializeOwned + Texts + Send> FromRequestParts<Arc<Api>> for Ids<T> {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let path = Path::<T>::from_request_parts(parts, api).await;
-        let Path(ids) = path.map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8"))?;
+        let Path(ids) = path.map_err(|_| Problem::new(ProblemCode::MalformedRequest, "the path is not UTF-8"))?;
         if ids.texts().iter().any(|id| id.len() > ID_BYTES_MAX) {
             let detail = format!("an id in the path is longer than {ID_BYTES_MAX} bytes");
             return Err(Problem::invalid(vec![Fault::new("", TOO_LONG, detail)]));

@@ -11,7 +11,7 @@
 
 pub mod visits;
 
-use super::answer::{Standing, WrittenJson, at};
+use super::answer::{ViewPosition, WrittenJson, at};
 use super::auth::Caller;
 use super::problem::{self, Problem};
 use super::request::Object;
@@ -98,7 +98,7 @@ pub struct LoginRequest {
 /// The policy that was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PolicyReference)]
-pub struct Policy {
+pub struct PolicyReference {
     /// Its name.
     pub id: &'static str,
     /// A digest of its settings.
@@ -108,14 +108,14 @@ pub struct Policy {
 /// The scores at which the level and the decision of a login change, from the policy that was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 #[schema(as = LoginThresholds)]
-pub struct Thresholds {
+pub struct LoginThresholds {
     /// Score from which the level is `medium` and the decision `challenge`, 0 to 1.
     pub challenge_at: f64,
     /// Score from which the level is `high` and the decision `deny`, 0 to 1; not below `challenge_at`.
     pub deny_at: f64,
 }
 
-impl Thresholds {
+impl LoginThresholds {
     const fn of(policy: &login::LoginPolicy) -> Self {
         Self { challenge_at: policy.challenge_at, deny_at: policy.deny_at }
     }
@@ -153,19 +153,19 @@ pub struct LoginAnswer {
     /// What to do: follows from the level, or is stricter if a rule of the policy demands it.
     pub decision: LoginDecision,
     /// The thresholds that determined the level.
-    pub thresholds: Thresholds,
+    pub thresholds: LoginThresholds,
     /// Why; effects are contributions in log-odds.
     pub reasons: Vec<Reason>,
     /// Signals and rules in shadow mode that applied, with the effects that they would have.
     pub shadow: Vec<Reason>,
     /// The policy that was applied.
-    pub policy: Policy,
+    pub policy: PolicyReference,
     /// The model that computed the score.
     pub model: LoginModel,
     /// The user's history.
     pub history: answer::LoginHistory,
     /// How far the user's partition is folded.
-    pub view: Standing,
+    pub view: ViewPosition,
     /// When this was computed.
     #[schema(format = DateTime)]
     pub evaluated_at: String,
@@ -175,7 +175,7 @@ pub struct LoginAnswer {
     pub warnings: Vec<&'static str>,
 }
 
-struct LoginAsked {
+struct LoginInput {
     user_id: String,
     attempt: Attempt,
     at_ms: i64,
@@ -183,7 +183,7 @@ struct LoginAsked {
     listed: ListMatches,
 }
 
-impl LoginAsked {
+impl LoginInput {
     /// Adds what the user agent and the data files contain; returns warnings about the files.
     fn complete(&mut self, enricher: &Enricher) -> Vec<&'static str> {
         agent::complete(&mut self.attempt);
@@ -197,10 +197,10 @@ impl LoginAsked {
     /// policy determines the decision.
     fn judge(
         &self,
-        read: LoginRead,
+        read: LoginData,
         policy: &login::LoginPolicy,
     ) -> Result<(login::LoginScore, Vec<&'static str>), Problem> {
-        let LoginRead { user, features, is_complete } = read;
+        let LoginData { user, features, is_complete } = read;
         let score = |user: Option<&User>, policy: &login::LoginPolicy| {
             let known = LoginEvidence::of(user, &features, &self.attempt, self.at_ms);
             login::score(&LoginEvidence { attributes: &self.attributes, listed: self.listed, ..known }, policy)
@@ -220,7 +220,7 @@ impl LoginAsked {
 }
 
 /// The rows of an attempt that were read in time.
-struct LoginRead {
+struct LoginData {
     user: Result<Option<User>, foretell_ports::Error>,
     features: Features,
     /// Nothing is missing.
@@ -238,35 +238,35 @@ struct LoginRead {
 )]
 pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Object) -> Result<WrittenJson, Problem> {
     let now_ms = api.clock.now_ms();
-    let mut asked = body.read(|f| read_login(f, now_ms))?;
-    let mut warnings = asked.complete(&api.enricher);
-    let view = api.standing(Family::Logins, &caller.tenant, &asked.user_id);
+    let mut input = body.read(|f| read_login(f, now_ms))?;
+    let mut warnings = input.complete(&api.enricher);
+    let view = api.standing(Family::Logins, &caller.tenant, &input.user_id);
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
-    let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
+    let read = read_login_rows(&api, &caller.tenant, &input, deadline);
     let (active, read) = tokio::join!(api.policies.login.get(&caller.tenant, deadline), read);
-    let (asked, (score, found)) = judged(&api, &caller.tenant, asked, read, &active).await?;
+    let (input, (score, found)) = judged(&api, &caller.tenant, input, read, &active).await?;
     warnings.extend(found.into_iter().chain(active.warning));
     count("login", score.level, &warnings);
     let model = active.policy.model();
     let answer = LoginAnswer {
-        id: api.decisions.id(&caller.tenant, &asked.user_id, now_ms),
+        id: api.decisions.id(&caller.tenant, &input.user_id, now_ms),
         kind: "login",
-        user_id: asked.user_id.clone(),
+        user_id: input.user_id.clone(),
         score: score.score,
         level: score.level,
         decision: score.decision,
-        thresholds: Thresholds::of(&active.policy),
+        thresholds: LoginThresholds::of(&active.policy),
         reasons: score.reasons,
         shadow: score.shadow,
-        policy: Policy { id: "login", version: active.version.clone() },
+        policy: PolicyReference { id: "login", version: active.version.clone() },
         model: LoginModel { id: model.id, version: model.version, likelihood_ratio: score.likelihood_ratio },
         history: score.history.into(),
         view,
         evaluated_at: at(now_ms),
         warnings,
     };
-    let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &asked.user_id, now_ms);
-    let attempted = ScoreInput::Attempt(ScoredAttempt { at_ms: asked.at_ms, attempt: &asked.attempt });
+    let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &input.user_id, now_ms);
+    let attempted = ScoreInput::Attempt(ScoredAttempt { at_ms: input.at_ms, attempt: &input.attempt });
     let written = AnswerJson::of(&answer);
     api.decisions.record(&DecisionRecord { id, tenant, subject, at_ms, input: attempted, answer: &written }).await;
     Ok(written.into())
@@ -276,20 +276,20 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
 async fn judged(
     api: &Api,
     tenant: &str,
-    asked: LoginAsked,
-    read: LoginRead,
+    input: LoginInput,
+    read: LoginData,
     active: &Arc<Active<login::LoginPolicy>>,
-) -> Result<(LoginAsked, (login::LoginScore, Vec<&'static str>)), Problem> {
+) -> Result<(LoginInput, (login::LoginScore, Vec<&'static str>)), Problem> {
     let (is_long, active) = (active.policy.is_long(), active.clone());
     let judge = move || {
-        let judged = asked.judge(read, &active.policy)?;
-        Ok((asked, judged))
+        let judged = input.judge(read, &active.policy)?;
+        Ok((input, judged))
     };
     if is_long { api.long.run(tenant, async move { judge() }).await? } else { judge() }
 }
 
-fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
-    let asked = LoginAsked {
+fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginInput {
+    let input = LoginInput {
         user_id: f.id("user_id"),
         attempt: attempt(f),
         at_ms: f.instant("occurred_at").unwrap_or(now_ms),
@@ -297,23 +297,23 @@ fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
         listed: ListMatches::default(),
     };
     f.optional_id("session_id");
-    if let Some(code) = asked.attempt.country.as_deref().filter(|code| !country::exists(code)) {
+    if let Some(code) = input.attempt.country.as_deref().filter(|code| !country::exists(code)) {
         f.fault("country", INVALID_VALUE, country::unknown(code));
     }
-    if asked.at_ms > now_ms + AHEAD_MS_MAX {
+    if input.at_ms > now_ms + AHEAD_MS_MAX {
         f.fault("occurred_at", TIME_IN_FUTURE, format!("more than {AHEAD_MS_MAX} ms ahead"));
     }
-    asked
+    input
 }
 
-async fn read_login_rows(api: &Api, tenant: &str, asked: &LoginAsked, deadline: Instant) -> LoginRead {
-    let (levels, keys): (Vec<FeatureLevel>, Vec<_>) = Features::keys(tenant, &asked.attempt).into_iter().unzip();
-    let LoginRows { user, features: rows } = api.rows.login(tenant, &asked.user_id, &keys, deadline).await;
+async fn read_login_rows(api: &Api, tenant: &str, input: &LoginInput, deadline: Instant) -> LoginData {
+    let (levels, keys): (Vec<FeatureLevel>, Vec<_>) = Features::keys(tenant, &input.attempt).into_iter().unzip();
+    let LoginRows { user, features: rows } = api.rows.login(tenant, &input.user_id, &keys, deadline).await;
     let is_complete = user.is_ok() && rows.iter().all(Option::is_some);
     let mut features = Features::default();
     let there = levels.into_iter().zip(rows).filter_map(|(level, row)| Some((level, row?)));
     there.for_each(|(level, row)| features.insert(level, row));
-    LoginRead { user, features, is_complete }
+    LoginData { user, features, is_complete }
 }
 
 /// Runs a read of rows for at most `score_deadline_ms`.
@@ -321,7 +321,7 @@ async fn in_time<T>(api: &Api, read: impl Future<Output = Result<T, Problem>>) -
     let deadline = Duration::from_millis(api.config.score_deadline_ms);
     tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
         let detail = format!("the rows could not be read within {} ms", deadline.as_millis());
-        Err(Problem::new(problem::Code::ViewsUnavailable, detail))
+        Err(Problem::new(problem::ProblemCode::ViewsUnavailable, detail))
     })
 }
 

@@ -14,24 +14,24 @@
 //! connection may be idle is limited here, by one rule for all states of both protocols: see [`watch`].
 
 mod delivery;
-mod places;
+mod slots;
 mod watch;
 
-pub use places::{Peer, Remote};
+pub use slots::{HasPeer, Peer};
 
 use super::cors::Cors;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::{Config, edge, health};
 use axum::Router;
 use axum::http::{Request, Version, header};
 use axum::response::Response;
 use axum::serve::Listener;
-use delivery::{Answer, Delivery, Streams};
+use delivery::{Delivery, ResponseBody, Streams};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use places::{Place, Places};
+use slots::{ConnectionSlot, ConnectionSlots};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -41,7 +41,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
-use watch::{Over, Patience, Watch};
+use watch::{CloseReason, ConnectionTimeouts, Watch};
 
 /// Interval at which histograms are compacted, so that they do not grow if no one scrapes them.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Concurrent requests of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
 /// How long a connection stays open without a request after it announced its end.
-const GOODBYE: Duration = Duration::from_secs(1);
+const SHUTDOWN_IDLE: Duration = Duration::from_secs(1);
 /// Bytes of an HTTP/2 stream that wait to be sent.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Connections that wait to be accepted: those of a burst that exceed it retry a second later.
@@ -58,7 +58,7 @@ const BACKLOG: u32 = 4_096;
 /// Connections in addition to `connections_max`, on which only probes are answered.
 pub const RESERVE: usize = 32;
 /// How long such a connection may take to send its request, and then to read the answer.
-const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The host and port of a setting; `:PORT` is that port of all IPv4 addresses of this machine.
 ///
@@ -107,27 +107,27 @@ fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves the router that `behind` returns for each request, over HTTP/1.1 and HTTP/2, until `shutdown` completes.
+/// Serves the router that `router` returns for each request, over HTTP/1.1 and HTTP/2, until `shutdown` completes.
 /// Returns when the last request is answered, or after `drain_ms`, when the remaining connections are closed.
 ///
 /// For TCP, set `TCP_NODELAY` with [`axum::serve::ListenerExt::tap_io`].
 pub async fn serve<L>(
     mut listener: L,
-    behind: impl Fn() -> Router + Clone + Send + 'static,
+    router: impl Fn() -> Router + Clone + Send + 'static,
     config: &Config,
     shutdown: CancellationToken,
 ) where
     L: Listener,
-    L::Addr: Remote,
+    L::Addr: HasPeer,
 {
-    let reception = Reception::new(config, shutdown.clone());
+    let acceptor = Acceptor::new(config, shutdown.clone());
     let mut connections = JoinSet::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            (io, address) = listener.accept() => if let Some(admitted) = reception.admit(address.peer()) {
-                connections.spawn(admitted.attend(io, behind.clone()));
+            (io, address) = listener.accept() => if let Some(admitted) = acceptor.admit(address.peer()) {
+                connections.spawn(admitted.serve(io, router.clone()));
             },
             Some(_) = connections.join_next() => {}
             _ = upkeep.tick() => foretell_telemetry::upkeep(),
@@ -135,7 +135,7 @@ pub async fn serve<L>(
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(reception.drain, drained).await.is_err() {
+    if tokio::time::timeout(acceptor.drain, drained).await.is_err() {
         tracing::warn!(open = connections.len(), drain_ms = config.drain_ms, "closed connections that were still open");
     }
     // The remaining connections end with the set.
@@ -143,23 +143,23 @@ pub async fn serve<L>(
 }
 
 /// Assigns slots to new connections.
-struct Reception {
-    ordinary: Counter,
-    reserve: Counter,
+struct Acceptor {
+    ordinary: ConnectionPool,
+    reserve: ConnectionPool,
     drain: Duration,
     shutdown: CancellationToken,
 }
 
 /// Slots of one kind, and how their connections are served.
-struct Counter {
-    places: Arc<Places>,
-    patience: Patience,
-    service: Served,
+struct ConnectionPool {
+    slots: Arc<ConnectionSlots>,
+    timeouts: ConnectionTimeouts,
+    service: ConnectionService,
 }
 
 /// How a connection is served.
 #[derive(Clone)]
-struct Served {
+struct ConnectionService {
     /// It belongs to the reserve.
     probes_only: bool,
     /// How long a part of an answer may wait for the peer.
@@ -168,19 +168,23 @@ struct Served {
     cors: Cors,
 }
 
-impl Reception {
+impl Acceptor {
     fn new(config: &Config, shutdown: CancellationToken) -> Self {
         let (ms, cors) = (Duration::from_millis, Cors::new(&config.cors_origins));
-        let counter = |places, patience, write, probes_only| {
+        let pool = |slots, timeouts, write, probes_only| {
             let builder = Arc::new(builder(write, ms(config.head_ms_max)));
-            Counter { places, patience, service: Served { probes_only, write, builder, cors: cors.clone() } }
+            ConnectionPool {
+                slots,
+                timeouts,
+                service: ConnectionService { probes_only, write, builder, cors: cors.clone() },
+            }
         };
-        let patience = Patience { head: ms(config.head_ms_max), idle: ms(config.idle_ms_max) };
-        let places = Places::new(config.connections_max, config.connections_peer_max);
-        let hasty = Patience { head: RESERVE_PATIENCE, idle: Duration::ZERO };
+        let timeouts = ConnectionTimeouts { head: ms(config.head_ms_max), idle: ms(config.idle_ms_max) };
+        let slots = ConnectionSlots::new(config.connections_max, config.connections_peer_max);
+        let reserve_timeouts = ConnectionTimeouts { head: RESERVE_TIMEOUT, idle: Duration::ZERO };
         Self {
-            ordinary: counter(places, patience, ms(config.write_ms_max), false),
-            reserve: counter(Places::new(RESERVE, RESERVE), hasty, RESERVE_PATIENCE, true),
+            ordinary: pool(slots, timeouts, ms(config.write_ms_max), false),
+            reserve: pool(ConnectionSlots::new(RESERVE, RESERVE), reserve_timeouts, RESERVE_TIMEOUT, true),
             drain: ms(config.drain_ms),
             shutdown,
         }
@@ -188,10 +192,10 @@ impl Reception {
 
     /// A slot for a connection, or one of the reserve; none if all of both are busy.
     fn admit(&self, peer: Option<Peer>) -> Option<Admitted> {
-        [&self.ordinary, &self.reserve].into_iter().find_map(|counter| {
-            let watch = Watch::new(counter.patience);
-            let place = counter.places.admit(peer, &watch)?;
-            Some(Admitted { place, watch, service: counter.service.clone(), shutdown: self.shutdown.clone() })
+        [&self.ordinary, &self.reserve].into_iter().find_map(|pool| {
+            let watch = Watch::new(pool.timeouts);
+            let slot = pool.slots.admit(peer, &watch)?;
+            Some(Admitted { slot, watch, service: pool.service.clone(), shutdown: self.shutdown.clone() })
         })
     }
 }
@@ -210,34 +214,35 @@ fn builder(write: Duration, ping: Duration) -> Builder<Streams> {
 
 /// A connection that has a slot.
 struct Admitted {
-    place: Place,
+    slot: ConnectionSlot,
     watch: Arc<Watch>,
-    service: Served,
+    service: ConnectionService,
     shutdown: CancellationToken,
 }
 
 impl Admitted {
     /// Serves the connection to its end.
-    async fn attend<I>(self, io: I, behind: impl Fn() -> Router + Clone + Send + 'static)
+    async fn serve<I>(self, io: I, router: impl Fn() -> Router + Clone + Send + 'static)
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { place: _place, watch, service: Served { probes_only, write, builder, cors }, shutdown } = self;
+        let Self { slot: _slot, watch, service: ConnectionService { probes_only, write, builder, cors }, shutdown } =
+            self;
         let (requests, delivery) = (watch.clone(), Arc::<Delivery>::default());
         let answers = delivery.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (open, behind, delivery, cors) = (requests.open(), behind.clone(), answers.clone(), cors.clone());
+            let (open, router, delivery, cors) = (requests.open(), router.clone(), answers.clone(), cors.clone());
             async move {
-                let answered = service_fn(move |request| answered(request, behind.clone(), probes_only));
+                let answered = service_fn(move |request| answered(request, router.clone(), probes_only));
                 let response = cors.answer(request, answered).await;
-                Ok::<_, Infallible>(response.map(|body| Answer::new(body, open, &delivery)))
+                Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, open, &delivery)))
             }
         });
         let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
-            over = watch.over() => if over == Over::Evicted { return },
+            over = watch.close_reason() => if over == CloseReason::Evicted { return },
             () = delivery.stalled(write) => return,
             () = shutdown.cancelled() => {}
         }
@@ -245,7 +250,7 @@ impl Admitted {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => log_end(ended),
-            () = watch.at_rest(GOODBYE) => {}
+            () = watch.idle_for(SHUTDOWN_IDLE) => {}
             () = watch.evicted() => {}
             () = delivery.stalled(write) => {}
         }
@@ -261,12 +266,12 @@ fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
 /// The answer of the router, or the reason why a request does not reach it.
 async fn answered(
     request: Request<Incoming>,
-    behind: impl Fn() -> Router,
+    router: impl Fn() -> Router,
     probes_only: bool,
 ) -> Result<Response, Infallible> {
     match refusal(&request, probes_only) {
         Some(problem) => Ok(edge::refused(request.method(), request.headers(), problem).await),
-        None => behind().oneshot(request).await,
+        None => router().oneshot(request).await,
     }
 }
 
@@ -276,11 +281,11 @@ fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
     // RFC 9112, 3.2: servers that read the first of two and those that read the last would route the request
     // differently.
     if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
-        return Some(Problem::new(Code::MalformedRequest, "send the header Host once"));
+        return Some(Problem::new(ProblemCode::MalformedRequest, "send the header Host once"));
     }
     let detail = "all connections are in use: this one answers only /livez and /readyz";
     let is_out = probes_only && !health::is_probe(request.uri().path());
-    is_out.then(|| Problem::new(Code::Overloaded, detail))
+    is_out.then(|| Problem::new(ProblemCode::Overloaded, detail))
 }
 
 #[cfg(test)]
@@ -289,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_place_to_listen_has_an_address_and_a_port() {
-        for (setting, place) in [
+        for (setting, slot) in [
             ("127.0.0.1:8080", Ok(("127.0.0.1", 8080))),
             ("localhost:0", Ok(("localhost", 0))),
             (":8080", Ok(("0.0.0.0", 8080))),
@@ -305,8 +310,8 @@ mod tests {
             ("127.0.0.1:", Err("127.0.0.1:8080")),
             (":99999", Err("127.0.0.1:8080")),
         ] {
-            match (host_port(setting), place) {
-                (Ok(read), Ok(place)) => assert_eq!(read, place, "{setting}"),
+            match (host_port(setting), slot) {
+                (Ok(read), Ok(slot)) => assert_eq!(read, slot, "{setting}"),
                 (Err(said), Err(like)) => assert!(said.contains(&format!("such as {like}")), "{setting}: {said}"),
                 (read, _) => panic!("{setting}: {read:?}"),
             }

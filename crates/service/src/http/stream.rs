@@ -31,8 +31,8 @@ use super::Api;
 use super::admission;
 use super::answer;
 use super::auth::Caller;
-use super::problem::{Code, Problem};
-use crate::room::{Full, Place};
+use super::problem::{Problem, ProblemCode};
+use crate::limiter::{Full, Permit};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
@@ -43,7 +43,7 @@ use foretell_events::Topic;
 use foretell_ports::log::Extent;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use sending::Sending;
+use sending::StreamSender;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +75,9 @@ impl std::str::FromStr for Cursor {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        let malformed =
-            || Problem::new(Code::MalformedRequest, "the last event id is not the id of an event of this stream");
+        let malformed = || {
+            Problem::new(ProblemCode::MalformedRequest, "the last event id is not the id of an event of this stream")
+        };
         let (epoch, next) = text.split_once('-').ok_or_else(malformed)?;
         let next: Result<Vec<i64>, _> = next.split('-').map(str::parse).collect();
         let epoch = epoch.parse().map_err(|_| malformed())?;
@@ -112,9 +113,9 @@ pub(super) async fn reminders(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let from = From::read(query.as_deref(), &headers)?;
-    let place = api.streams.take(&caller.tenant, [1]).map_err(|full| match full {
-        Full::All => Problem::new(Code::TooManyStreams, format!("{} streams are open", api.config.streams_max)),
-        Full::Tenant => admission::no_room(full, "streams"),
+    let permit = api.streams.acquire(&caller.tenant, [1]).map_err(|full| match full {
+        Full::All => Problem::new(ProblemCode::TooManyStreams, format!("{} streams are open", api.config.streams_max)),
+        Full::Tenant => admission::over_capacity(full, "streams"),
     })?;
     let extents = extents(&api).await?;
     let cursor = begin(&api, from, &extents).await?;
@@ -123,8 +124,8 @@ pub(super) async fn reminders(
     let pulse = Duration::from_millis(api.config.stream_keep_alive_ms);
     let erased = Erased::new(api.rows.clone(), caller.tenant.clone());
     let parts = sending::Parts { log: api.log.clone(), tail, tenant: caller.tenant, erased };
-    let sending = Sending::new(parts, cursor, pulse);
-    let blocks = stream::unfold((sending, Open::new(place)), |(sending, open)| async {
+    let sending = StreamSender::new(parts, cursor, pulse);
+    let blocks = stream::unfold((sending, Open::new(permit)), |(sending, open)| async {
         let (block, sending) = sending.next().await?;
         Some((block, (sending, open)))
     });
@@ -173,14 +174,14 @@ impl From {
         let from = match parameter("from").as_deref() {
             None => Self::Oldest,
             Some("latest") => Self::Latest,
-            Some(_) => return Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
+            Some(_) => return Err(Problem::new(ProblemCode::MalformedRequest, "from can only be latest").at("/from")),
         };
         // An empty id counts as none: no event has one, and by the HTML standard it is not sent.
         let queried = parameter("lastEventId").filter(|id| !id.is_empty()).map(|id| id.parse());
         let queried = queried.transpose().map_err(|problem: Problem| problem.at("/lastEventId"))?;
         let mut ids = headers.get_all("last-event-id").iter();
         let sent = match (ids.next(), ids.next()) {
-            (_, Some(_)) => return Err(Problem::new(Code::MalformedRequest, "send Last-Event-ID once")),
+            (_, Some(_)) => return Err(Problem::new(ProblemCode::MalformedRequest, "send Last-Event-ID once")),
             (Some(id), None) if !id.is_empty() => Some(id.to_str().unwrap_or_default().parse()?),
             _ => None,
         };
@@ -206,7 +207,10 @@ async fn begin(api: &Api, from: From, extents: &[Extent]) -> Result<Cursor, Prob
             let within = |(next, extent): (&i64, &Extent)| (extent.start..=extent.end).contains(next);
             let same = cursor.epoch == pointer.epoch && cursor.next.len() == extents.len();
             if !same || !cursor.next.iter().zip(extents).all(within) {
-                return Err(Problem::new(Code::CursorExpired, "start again, without Last-Event-ID and lastEventId"));
+                return Err(Problem::new(
+                    ProblemCode::CursorExpired,
+                    "start again, without Last-Event-ID and lastEventId",
+                ));
             }
             cursor.next
         }
@@ -217,16 +221,16 @@ async fn begin(api: &Api, from: From, extents: &[Extent]) -> Result<Cursor, Prob
 #[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 fn unreadable(error: foretell_ports::Error) -> Problem {
     tracing::warn!(%error, "cannot read reminders");
-    Problem::new(Code::LogUnavailable, "try again")
+    Problem::new(ProblemCode::LogUnavailable, "try again")
 }
 
 /// Counts an open stream, and holds its slot, until it is dropped.
-struct Open(#[allow(dead_code, reason = "held, and released when it is dropped")] Place<1>);
+struct Open(#[allow(dead_code, reason = "held, and released when it is dropped")] Permit<1>);
 
 impl Open {
-    fn new(place: Place<1>) -> Self {
+    fn new(permit: Permit<1>) -> Self {
         metrics::gauge!(foretell_telemetry::HTTP_STREAMS).increment(1.0);
-        Self(place)
+        Self(permit)
     }
 }
 
@@ -259,14 +263,14 @@ mod tests {
             (Some("lastEventId=0-7"), &[""], Ok(cursor.clone())),
             (Some("from=latest&lastEventId=0%2D7"), &[], Ok(cursor)),
             (Some("from=latest&lastEventId="), &[], Ok(From::Latest)),
-            (Some("lastEventId=x"), &[], Err(Code::MalformedRequest)),
-            (Some("lastEventId=x"), &["0-7"], Err(Code::MalformedRequest)),
-            (Some("lastEventId=0-7"), &["x"], Err(Code::MalformedRequest)),
-            (Some("from=bogus"), &["0-7"], Err(Code::MalformedRequest)),
-            (Some("from=bogus"), &[], Err(Code::MalformedRequest)),
-            (None, &["0-7", "0-8"], Err(Code::MalformedRequest)),
-            (None, &["0-7", ""], Err(Code::MalformedRequest)),
-            (None, &["x"], Err(Code::MalformedRequest)),
+            (Some("lastEventId=x"), &[], Err(ProblemCode::MalformedRequest)),
+            (Some("lastEventId=x"), &["0-7"], Err(ProblemCode::MalformedRequest)),
+            (Some("lastEventId=0-7"), &["x"], Err(ProblemCode::MalformedRequest)),
+            (Some("from=bogus"), &["0-7"], Err(ProblemCode::MalformedRequest)),
+            (Some("from=bogus"), &[], Err(ProblemCode::MalformedRequest)),
+            (None, &["0-7", "0-8"], Err(ProblemCode::MalformedRequest)),
+            (None, &["0-7", ""], Err(ProblemCode::MalformedRequest)),
+            (None, &["x"], Err(ProblemCode::MalformedRequest)),
         ] {
             assert_eq!(read(query, ids), begin, "{query:?} {ids:?}");
         }

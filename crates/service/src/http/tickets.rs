@@ -13,7 +13,7 @@ use super::admission;
 use super::answer::at;
 use super::auth::{Caller, Hashed, Sender};
 use super::problem::Problem;
-use crate::room::{Place, Room};
+use crate::limiter::{Limiter, Permit};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
@@ -61,7 +61,7 @@ pub(super) async fn create(
     Extension(sender): Extension<Sender>,
 ) -> Result<(StatusCode, Json<StreamTicket>), Problem> {
     let now_ms = api.clock.now_ms();
-    let ticket = api.tickets.give(sender, now_ms)?;
+    let ticket = api.tickets.issue(sender, now_ms)?;
     Ok((StatusCode::CREATED, Json(StreamTicket { ticket, expires_at: at(now_ms + TICKET_MS) })))
 }
 
@@ -72,46 +72,49 @@ pub(super) fn named(query: Option<&str>) -> Option<Cow<'_, str>> {
 
 /// The tickets of a process that have not been used.
 pub(super) struct Tickets {
-    room: Arc<Room<1>>,
+    limiter: Arc<Limiter<1>>,
     unused: Mutex<HashMap<Hashed, Unused>>,
 }
 
 struct Unused {
     sender: Sender,
-    given_at_ms: i64,
-    _place: Place<1>,
+    issued_at_ms: i64,
+    _permit: Permit<1>,
 }
 
 impl Unused {
     /// Not valid before it was issued either: a clock that was set back must not extend its validity.
     fn is_valid_at(&self, now_ms: i64) -> bool {
-        (self.given_at_ms..self.given_at_ms + TICKET_MS).contains(&now_ms)
+        (self.issued_at_ms..self.issued_at_ms + TICKET_MS).contains(&now_ms)
     }
 }
 
 impl Tickets {
     /// No tickets.
     pub(super) fn new() -> Self {
-        Self { room: Room::new([TICKETS_MAX]), unused: Mutex::default() }
+        Self { limiter: Limiter::new([TICKETS_MAX]), unused: Mutex::default() }
     }
 
     /// Issues a new ticket for the sender. Expired ones are removed first.
     ///
     /// # Errors 429 if the tenant has its share of unused tickets, 503 if all tenants together have as many as
     /// possible.
-    fn give(&self, sender: Sender, now_ms: i64) -> Result<String, Problem> {
+    fn issue(&self, sender: Sender, now_ms: i64) -> Result<String, Problem> {
         let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
         unused.retain(|_, ticket| ticket.is_valid_at(now_ms));
-        let place = self.room.take(sender.tenant(), [1]).map_err(|full| admission::no_room(full, "unused tickets"))?;
+        let permit = self
+            .limiter
+            .acquire(sender.tenant(), [1])
+            .map_err(|full| admission::over_capacity(full, "unused tickets"))?;
         let mut random = [0; TICKET_BYTES];
         getrandom::fill(&mut random).map_err(Problem::internal)?;
         let ticket = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random));
-        unused.insert(Hashed::of(&ticket), Unused { sender, given_at_ms: now_ms, _place: place });
+        unused.insert(Hashed::of(&ticket), Unused { sender, issued_at_ms: now_ms, _permit: permit });
         Ok(ticket)
     }
 
     /// The sender that a valid ticket was issued to. The ticket cannot be used again.
-    pub(super) fn take(&self, ticket: &str, now_ms: i64) -> Option<Sender> {
+    pub(super) fn redeem(&self, ticket: &str, now_ms: i64) -> Option<Sender> {
         let taken = self.unused.lock().unwrap_or_else(PoisonError::into_inner).remove(&Hashed::of(ticket))?;
         taken.is_valid_at(now_ms).then(|| taken.sender.by_ticket())
     }
@@ -120,12 +123,12 @@ impl Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::problem::Code;
+    use crate::http::problem::ProblemCode;
 
     const NOW_MS: i64 = 1_772_359_200_000;
 
-    fn given(tickets: &Tickets, tenant: &str, now_ms: i64) -> Result<String, Code> {
-        tickets.give(Sender::of_tenant(tenant), now_ms).map_err(|problem| problem.code())
+    fn given(tickets: &Tickets, tenant: &str, now_ms: i64) -> Result<String, ProblemCode> {
+        tickets.issue(Sender::of_tenant(tenant), now_ms).map_err(|problem| problem.code())
     }
 
     #[test]
@@ -133,12 +136,12 @@ mod tests {
         let tickets = Tickets::new();
         for (after_ms, is_taken) in [(0, true), (TICKET_MS - 1, true), (TICKET_MS, false), (-1, false)] {
             let ticket = given(&tickets, "acme", NOW_MS).unwrap();
-            let taken = tickets.take(&ticket, NOW_MS + after_ms);
+            let taken = tickets.redeem(&ticket, NOW_MS + after_ms);
             assert_eq!(taken.map(|sender| sender.tenant().to_owned()), is_taken.then(|| "acme".to_owned()));
-            assert!(tickets.take(&ticket, NOW_MS).is_none(), "{after_ms}: whatever became of the first use");
+            assert!(tickets.redeem(&ticket, NOW_MS).is_none(), "{after_ms}: whatever became of the first use");
         }
-        assert!(tickets.take("", NOW_MS).is_none());
-        assert!(tickets.take(PREFIX, NOW_MS).is_none());
+        assert!(tickets.redeem("", NOW_MS).is_none());
+        assert!(tickets.redeem(PREFIX, NOW_MS).is_none());
     }
 
     #[test]
@@ -165,17 +168,17 @@ mod tests {
             Some(())
         })
         .count() as u64;
-        assert_eq!((count, given(&tickets, "greedy", NOW_MS)), (TICKETS_MAX / 2, Err(Code::TenantOverloaded)));
+        assert_eq!((count, given(&tickets, "greedy", NOW_MS)), (TICKETS_MAX / 2, Err(ProblemCode::TenantOverloaded)));
         assert!(given(&tickets, "other", NOW_MS).is_ok());
         // A used ticket frees capacity for another one, and expiry frees all of it.
-        assert!(tickets.take(&last, NOW_MS).is_some());
+        assert!(tickets.redeem(&last, NOW_MS).is_some());
         assert!(given(&tickets, "greedy", NOW_MS).is_ok());
         assert!(given(&tickets, "greedy", NOW_MS + TICKET_MS - 1).is_err());
         assert!(given(&tickets, "greedy", NOW_MS + TICKET_MS).is_ok());
         assert_eq!(tickets.unused.lock().unwrap().len(), 1, "what has expired is gone");
         // Many tenants share the capacity.
         let full = (0..).find_map(|n| given(&tickets, &format!("t{n}"), NOW_MS + TICKET_MS).err());
-        assert_eq!(full, Some(Code::Overloaded));
+        assert_eq!(full, Some(ProblemCode::Overloaded));
         assert_eq!(tickets.unused.lock().unwrap().len() as u64, TICKETS_MAX);
     }
 }

@@ -1,9 +1,9 @@
 //! Users: their known devices and login history, and decisions of operators or users about a device.
 
-use super::answer::{self, LoginHistory, Standing, at};
+use super::answer::{self, LoginHistory, ViewPosition, at};
 use super::auth::Caller;
 use super::events::Accepted;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use super::request::{Ids, Prefer};
 use super::{Api, idempotency};
 use axum::Json;
@@ -50,7 +50,7 @@ pub struct UserAnswer {
     /// The login history.
     pub history: LoginHistory,
     /// How far the user's partition is folded.
-    pub view: Standing,
+    pub view: ViewPosition,
 }
 
 /// Known devices and login history of a user.
@@ -73,7 +73,7 @@ pub(super) async fn get(
     // The row of an erased user is empty, and so is one that was created only by repeated events.
     let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());
     let Some(user) = user else {
-        return Err(Problem::new(Code::UserNotFound, "this tenant has no such user"));
+        return Err(Problem::new(ProblemCode::UserNotFound, "this tenant has no such user"));
     };
     let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
     devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));

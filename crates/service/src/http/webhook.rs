@@ -7,7 +7,7 @@
 //! limit of requests per minute to grant.
 
 use super::auth::Caller;
-use super::problem::{Code, Problem};
+use super::problem::{Problem, ProblemCode};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, IntoResponse};
 
@@ -48,7 +48,7 @@ pub(super) async fn consent(_caller: Caller, headers: HeaderMap) -> Result<impl 
 
 /// The origin that may deliver, if the request names one.
 fn consented(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
-    let malformed = |detail| Problem::new(Code::MalformedRequest, detail);
+    let malformed = |detail| Problem::new(ProblemCode::MalformedRequest, detail);
     let mut rates = headers.get_all(REQUEST_RATE).iter();
     if !rates.all(|rate| is_rate(rate.as_bytes())) {
         return Err(malformed("WebHook-Request-Rate must be a whole number above 0: deliveries per minute"));

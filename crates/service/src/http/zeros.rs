@@ -1,6 +1,6 @@
 //! Metrics of requests from the start, at zero, so that the first failure of a route shows in `increase()`.
 
-use super::problem::Code;
+use super::problem::ProblemCode;
 use super::refusals::UNKNOWN;
 use foretell_domain::score::RiskLevel;
 use foretell_events::Topic;
@@ -17,10 +17,10 @@ const FAILURES: [&str; 2] = ["500", "503"];
 
 /// Exports what does not depend on the routes of the process.
 pub(super) fn register() {
-    for code in Code::ALL {
+    for code in ProblemCode::ALL {
         counter!(HTTP_PROBLEMS, CODE => code.name()).increment(0);
     }
-    let unknown = [(KEY, UNKNOWN), (CODE, Code::Unauthenticated.name())];
+    let unknown = [(KEY, UNKNOWN), (CODE, ProblemCode::Unauthenticated.name())];
     counter!(HTTP_REFUSED, &unknown).increment(0);
     route("none", "GET");
     gauge!(HTTP_INFLIGHT).increment(0.0);

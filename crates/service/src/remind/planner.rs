@@ -7,7 +7,7 @@
 
 use super::scan::{self, Candidate, Scan, Span};
 use super::tenants::{self, Tenants};
-use super::{Planned, Reminders, Serving, Ticked};
+use super::{Planned, ReminderTask, Serving, TickOutcome};
 use foretell_domain::address::Family;
 use foretell_domain::remind::plan::{self, ReminderStatus};
 use foretell_domain::remind::schedule::Schedule;
@@ -38,7 +38,7 @@ struct Ends {
 
 /// The state that is kept in memory between ticks.
 #[derive(Clone, Copy)]
-struct Seen {
+struct LastTick {
     serving: Serving,
     ends: Ends,
     /// Visits that start before this time are in the schedule.
@@ -53,12 +53,12 @@ enum Cause {
     /// Something may have changed.
     Changed,
     /// They have not been evaluated since the previous planner stopped, which made its last announcement at this time.
-    TakenOver(i64),
+    Acquired(i64),
 }
 
 /// The planner of one partition.
 pub(super) struct Planner<'a> {
-    shared: &'a Reminders,
+    shared: &'a ReminderTask,
     partition: u32,
     fenced: Box<dyn Fenced>,
     tenants: Tenants,
@@ -74,11 +74,11 @@ pub(super) struct Planner<'a> {
     /// The traces of what was appended about visits.
     traces: trace::Known,
     /// None: nothing in memory can be used.
-    seen: Option<Seen>,
+    seen: Option<LastTick>,
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(shared: &'a Reminders, partition: u32, fenced: Box<dyn Fenced>) -> Self {
+    pub(super) fn new(shared: &'a ReminderTask, partition: u32, fenced: Box<dyn Fenced>) -> Self {
         Self {
             shared,
             partition,
@@ -95,7 +95,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Evaluates the clients that have to be evaluated, and announces and withdraws what is due.
-    pub(super) async fn tick(&mut self, serving: Serving) -> Result<Ticked, Error> {
+    pub(super) async fn tick(&mut self, serving: Serving) -> Result<TickOutcome, Error> {
         let ticked = self.work(serving).await;
         if ticked.is_err() {
             // The changes in memory may be incomplete: evaluate all clients again.
@@ -104,27 +104,27 @@ impl<'a> Planner<'a> {
         ticked
     }
 
-    async fn work(&mut self, serving: Serving) -> Result<Ticked, Error> {
+    async fn work(&mut self, serving: Serving) -> Result<TickOutcome, Error> {
         let began = Instant::now();
         let ends = self.ends().await?;
         let now_ms = self.shared.clock.now_ms();
         let seen = self.seen.filter(|seen| seen.serving == serving);
         if seen.is_some_and(|seen| seen.ends == ends && !self.has_work(seen, now_ms)) {
-            return Ok(Ticked::Done);
+            return Ok(TickOutcome::Done);
         }
         if !self.reached(serving, ends, began).await? {
-            return Ok(Ticked::Done);
+            return Ok(TickOutcome::Done);
         }
         self.collect(serving, seen, ends, now_ms).await?;
-        let keys = self.take(now_ms).await?;
+        let keys = self.next_clients(now_ms).await?;
         let (planned, due) = self.plan(serving, keys, now_ms).await?;
         if let Some(fenced) = self.append(planned).await? {
-            return Ok(Ticked::Fenced(fenced));
+            return Ok(TickOutcome::Fenced(fenced));
         }
         due.into_iter().for_each(|(key, at_ms)| self.schedule.set(&key, at_ms));
         let is_more = !self.pending.is_empty() || self.scan.is_some() || self.schedule.is_due(now_ms);
         self.is_settled |= !is_more;
-        Ok(if is_more { Ticked::More } else { Ticked::Done })
+        Ok(if is_more { TickOutcome::More } else { TickOutcome::Done })
     }
 
     async fn ends(&mut self) -> Result<Ends, Error> {
@@ -136,7 +136,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn has_work(&self, seen: Seen, now_ms: i64) -> bool {
+    fn has_work(&self, seen: LastTick, now_ms: i64) -> bool {
         let is_farther = self.reach_ms(now_ms) > seen.reach_ms;
         is_farther || !self.pending.is_empty() || self.scan.is_some() || self.schedule.is_due(now_ms)
     }
@@ -174,7 +174,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds the clients that have to be evaluated since the last tick.
-    async fn collect(&mut self, serving: Serving, seen: Option<Seen>, ends: Ends, now_ms: i64) -> Result<(), Error> {
+    async fn collect(
+        &mut self,
+        serving: Serving,
+        seen: Option<LastTick>,
+        ends: Ends,
+        now_ms: i64,
+    ) -> Result<(), Error> {
         let policies = Extent { start: seen.map_or(0, |seen| seen.ends.policies), end: ends.policies };
         let is_edited = self.read_policies(policies).await?;
         let reach_ms = self.reach_ms(now_ms);
@@ -193,7 +199,7 @@ impl<'a> Planner<'a> {
                 scan = scan.and_farther(self.shared, serving, self.partition, reach_ms).await?;
             }
             self.scan = Some(scan);
-            self.seen = Some(Seen { serving, ends, reach_ms });
+            self.seen = Some(LastTick { serving, ends, reach_ms });
             return Ok(());
         };
         self.changed(Topic::Appointments, seen.ends.appointments, ends.appointments).await?;
@@ -204,7 +210,7 @@ impl<'a> Planner<'a> {
                 self.pending.extend(keys);
             }
         }
-        self.seen = Some(Seen { serving, ends, reach_ms });
+        self.seen = Some(LastTick { serving, ends, reach_ms });
         Ok(())
     }
 
@@ -232,14 +238,14 @@ impl<'a> Planner<'a> {
     }
 
     /// The clients of this tick: first those whose planned time has come, then the others.
-    async fn take(&mut self, now_ms: i64) -> Result<BTreeMap<String, Cause>, Error> {
+    async fn next_clients(&mut self, now_ms: i64) -> Result<BTreeMap<String, Cause>, Error> {
         let clients_max = self.shared.config.tick_clients_max.max(1);
         let due = self.schedule.due(now_ms, clients_max);
         let mut keys: BTreeMap<_, _> = due.map(|(at_ms, key)| (key.to_string(), Cause::Due(*at_ms))).collect();
         while keys.len() < clients_max {
             if let Some(key) = self.pending.pop_first() {
                 let since_ms = self.silent_since_ms.unwrap_or(i64::MIN);
-                let cause = if self.is_settled { Cause::Changed } else { Cause::TakenOver(since_ms) };
+                let cause = if self.is_settled { Cause::Changed } else { Cause::Acquired(since_ms) };
                 keys.entry(key).or_insert(cause);
                 continue;
             }
@@ -298,7 +304,7 @@ impl<'a> Planner<'a> {
 }
 
 /// The time of the latest record below `end` in the partition of reminders; `i64::MIN` if its end contains none.
-async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Result<i64, Error> {
+async fn last_announced_ms(shared: &ReminderTask, partition: u32, end: i64) -> Result<i64, Error> {
     let (log, operation) = (shared.log.as_ref(), "read what was announced last");
     let start = log.extent(Topic::Reminders, partition).await?.start.max(end - LAST_OFFSETS);
     let mut walk = Walk::begin(log, Topic::Reminders, partition, Extent { start, end }, operation).await?;
@@ -312,17 +318,17 @@ async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Resu
 /// Counts a step that was due and is not sent, if it has to be counted in this evaluation.
 fn count(step: &plan::UnsentStep, cause: Cause) {
     let reason = step.reason.as_deref().unwrap_or_default();
-    if is_told(step, cause) {
+    if is_counted(step, cause) {
         meter::unsent(step.status.name(), reason);
         tracing::debug!(status = step.status.name(), reason, due_at_ms = step.due_at_ms, "a reminder is not sent");
     }
 }
 
 /// A step is counted at its due time; a step that expired while no planner ran is counted by the next owner.
-fn is_told(step: &plan::UnsentStep, cause: Cause) -> bool {
+fn is_counted(step: &plan::UnsentStep, cause: Cause) -> bool {
     match cause {
         Cause::Due(at_ms) => step.due_at_ms >= at_ms,
-        Cause::TakenOver(since_ms) => step.status == ReminderStatus::Failed && step.due_at_ms > since_ms,
+        Cause::Acquired(since_ms) => step.status == ReminderStatus::Failed && step.due_at_ms > since_ms,
         Cause::Changed => false,
     }
 }
@@ -344,12 +350,12 @@ mod tests {
             (9, ReminderStatus::Suppressed, Cause::Due(9), true),
             (8, ReminderStatus::Suppressed, Cause::Due(9), false),
             (9, ReminderStatus::Suppressed, Cause::Changed, false),
-            (9, ReminderStatus::Failed, Cause::TakenOver(8), true),
-            (9, ReminderStatus::Failed, Cause::TakenOver(i64::MIN), true),
-            (8, ReminderStatus::Failed, Cause::TakenOver(8), false),
-            (9, ReminderStatus::Deferred, Cause::TakenOver(8), false),
+            (9, ReminderStatus::Failed, Cause::Acquired(8), true),
+            (9, ReminderStatus::Failed, Cause::Acquired(i64::MIN), true),
+            (8, ReminderStatus::Failed, Cause::Acquired(8), false),
+            (9, ReminderStatus::Deferred, Cause::Acquired(8), false),
         ] {
-            assert_eq!(is_told(&step(due_at_ms, status), cause), told, "{due_at_ms} {status:?}");
+            assert_eq!(is_counted(&step(due_at_ms, status), cause), told, "{due_at_ms} {status:?}");
         }
     }
 }

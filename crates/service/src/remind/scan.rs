@@ -1,6 +1,6 @@
 //! Finds the clients that may have a reminder due, and reads the rows that plans depend on.
 
-use super::{Reminders, Serving};
+use super::{ReminderTask, Serving};
 use foretell_domain::address::{Bucket, Generation, RowKey, View};
 use foretell_domain::view::agenda::{Agenda, HOUR_MS};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
@@ -42,7 +42,7 @@ impl Scan {
     /// Everything that can matter now, at the beginning of `span`: visits that start before its end, on-demand requests
     /// that have not expired, and announcements for future starts.
     pub(super) async fn everything(
-        shared: &Reminders,
+        shared: &ReminderTask,
         serving: Serving,
         partition: u32,
         span: Span,
@@ -65,7 +65,7 @@ impl Scan {
     /// Visits that start later than `reach_ms` as well: one of them may have been booked just now.
     pub(super) async fn and_farther(
         mut self,
-        shared: &Reminders,
+        shared: &ReminderTask,
         serving: Serving,
         partition: u32,
         reach_ms: i64,
@@ -87,7 +87,7 @@ impl Scan {
     }
 
     /// The keys of the next clients; none when all buckets are read.
-    pub(super) async fn next(&mut self, shared: &Reminders) -> Result<Option<Vec<String>>, Error> {
+    pub(super) async fn next(&mut self, shared: &ReminderTask) -> Result<Option<Vec<String>>, Error> {
         let Some((generation, view, bucket)) = self.buckets.last().copied() else { return Ok(None) };
         let after = self.after.as_ref().map(|(key, source)| (key.as_str(), *source));
         let page = shared.store.scan(generation, view, bucket, after, PAGE_ROWS).await?;
@@ -108,7 +108,7 @@ impl Scan {
 
 /// The rows of clients by their keys, of a partition.
 pub(super) async fn candidates(
-    shared: &Reminders,
+    shared: &ReminderTask,
     serving: Serving,
     partition: u32,
     keys: Vec<String>,
@@ -138,7 +138,7 @@ fn hours(from_ms: i64, to_ms: i64) -> impl Iterator<Item = i64> {
     (from_ms.div_euclid(HOUR_MS)..=to_ms.div_euclid(HOUR_MS)).map(|hour| hour * HOUR_MS)
 }
 
-async fn one<T: DeserializeOwned + Default>(shared: &Reminders, of: Generation, key: RowKey) -> Result<T, Error> {
+async fn one<T: DeserializeOwned + Default>(shared: &ReminderTask, of: Generation, key: RowKey) -> Result<T, Error> {
     let rows = shared.store.read(of, None, &[key]).await?;
     state(rows.first().and_then(|partials| partials.first()))
 }

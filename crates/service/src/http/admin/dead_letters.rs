@@ -1,6 +1,6 @@
 //! A single dead letter, for operators. Operations on many of them are jobs.
 
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Problem, ProblemCode};
 use crate::http::{Api, answer};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -17,5 +17,5 @@ pub(in crate::http) async fn show(
     let id = Id { partition, offset };
     let (log, clock, topic_prefix) = (api.log.clone(), api.clock.clone(), api.topic_prefix.clone());
     let shown = DeadLetters { log, clock, topic_prefix }.show(id).await.map_err(answer::unreadable)?;
-    shown.map(Json).ok_or_else(|| Problem::new(Code::PathNotFound, format!("there is no dead letter {id}")))
+    shown.map(Json).ok_or_else(|| Problem::new(ProblemCode::PathNotFound, format!("there is no dead letter {id}")))
 }

@@ -4,7 +4,7 @@
 //! problems that every operation with a key or a body can return are added here, by the rules of
 //! [`admission`](crate::http::admission).
 
-use crate::http::problem::Code;
+use crate::http::problem::ProblemCode;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -54,9 +54,9 @@ pub(super) fn complete(operation: &mut Map<String, Value>, path: &str) {
 pub(super) fn problems() -> Map<String, Value> {
     // No operation has a method that its path does not have.
     let of_operations = |status: &StatusCode| *status != StatusCode::METHOD_NOT_ALLOWED;
-    let statuses: BTreeSet<_> = Code::ALL.iter().map(|code| code.status()).filter(of_operations).collect();
+    let statuses: BTreeSet<_> = ProblemCode::ALL.iter().map(|code| code.status()).filter(of_operations).collect();
     let named = statuses.into_iter().map(|status| {
-        let codes: Vec<_> = Code::ALL.iter().filter(|code| code.status() == status).collect();
+        let codes: Vec<_> = ProblemCode::ALL.iter().filter(|code| code.status() == status).collect();
         let names: Vec<_> = codes.iter().map(|code| format!("`{}`", code.name())).collect();
         let example = codes.first().map(|code| example(**code));
         let mut response = json!({
@@ -79,7 +79,7 @@ pub(super) fn problems() -> Map<String, Value> {
 }
 
 /// An example of a problem document.
-fn example(code: Code) -> Value {
+fn example(code: ProblemCode) -> Value {
     let (name, status, title) = code.parts();
     json!({
         "type": format!("urn:foretell:problem:{}", name.to_lowercase().replace('_', "-")),

@@ -1,10 +1,10 @@
 //! Scores of visits: of a booked one, which must exist, and of a considered one, which need not.
 
-use super::{DEGRADED, Policy, count, in_time};
+use super::{DEGRADED, PolicyReference, count, in_time};
 use crate::http::Api;
-use crate::http::answer::{self, Standing, WrittenJson, at};
+use crate::http::answer::{self, ViewPosition, WrittenJson, at};
 use crate::http::auth::Caller;
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Problem, ProblemCode};
 use crate::http::request::{Ids, Object};
 use axum::extract::State;
 use foretell_domain::address::Family;
@@ -87,13 +87,13 @@ pub struct AppointmentAnswer {
     /// Why; effects are contributions in log-odds and add up to those of the score.
     pub reasons: Vec<Reason>,
     /// The policy that was applied.
-    pub policy: Policy,
+    pub policy: PolicyReference,
     /// The model that computed the score.
     pub model: AppointmentModel,
     /// The client's attendance history.
     pub history: answer::VisitHistory,
     /// How far the client's partition is folded.
-    pub view: Standing,
+    pub view: ViewPosition,
     /// When this was computed.
     #[schema(format = DateTime)]
     pub evaluated_at: String,
@@ -103,7 +103,7 @@ pub struct AppointmentAnswer {
     pub warnings: Vec<&'static str>,
 }
 
-enum VisitAsked {
+enum VisitInput {
     Booked(String),
     Considered(Considered),
 }
@@ -131,10 +131,10 @@ pub(in crate::http) async fn appointment(
 ) -> Result<WrittenJson, Problem> {
     let now_ms = api.clock.now_ms();
     let answered = match body.read(|f| read_visit(f, now_ms))? {
-        VisitAsked::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await,
-        VisitAsked::Booked(id) => match booked(&api, &caller.tenant, &id, now_ms).await {
+        VisitInput::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await,
+        VisitInput::Booked(id) => match booked(&api, &caller.tenant, &id, now_ms).await {
             // The id is in the body, so the body is invalid and not the path.
-            Err(problem) if problem.code() == Code::AppointmentNotFound => {
+            Err(problem) if problem.code() == ProblemCode::AppointmentNotFound => {
                 let detail = "this tenant has no such appointment";
                 Err(Problem::invalid(vec![Fault::new("/appointment_id", "UNKNOWN_APPOINTMENT", detail)]))
             }
@@ -161,9 +161,9 @@ pub(in crate::http) async fn booked_appointment(
     booked(&api, &caller.tenant, &id, api.clock.now_ms()).await.map(WrittenJson::from)
 }
 
-fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
+fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitInput {
     if let Some(id) = f.optional_id("appointment_id") {
-        return VisitAsked::Booked(id);
+        return VisitInput::Booked(id);
     }
     let considered = Considered {
         client_id: f.id("client_id"),
@@ -175,7 +175,7 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
     attributes.fill("service", f.text("service").as_deref());
     attributes.fill("location_id", f.optional_id("location_id").as_deref());
     attributes.fill("practitioner_id", f.optional_id("practitioner_id").as_deref());
-    VisitAsked::Considered(Considered { attributes, ..considered })
+    VisitInput::Considered(Considered { attributes, ..considered })
 }
 
 async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<AnswerJson, Problem> {
@@ -190,7 +190,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer
     let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
     let visit = appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
     let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
-    let scored = Visit { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
+    let scored = VisitScoring { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
     Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id).await)
 }
 
@@ -208,7 +208,7 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
     let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
     let warnings = if degraded { vec![DEGRADED] } else { vec![] };
     let subject = Subject { id: None, start: &start, booked_at_ms, attributes: &attributes };
-    let scored = Visit { client: client.as_ref(), basis, visit: subject, view, now_ms, warnings };
+    let scored = VisitScoring { client: client.as_ref(), basis, visit: subject, view, now_ms, warnings };
     Ok(scored.answer(api, tenant, None, client_id).await)
 }
 
@@ -224,16 +224,16 @@ fn start(api: &Api, client: Option<&Client>, visit: &Considered) -> Start {
 }
 
 /// A visit with everything that its score is computed from.
-struct Visit<'a> {
+struct VisitScoring<'a> {
     client: Option<&'a Client>,
     basis: ScoringContext,
     visit: Subject<'a>,
-    view: Standing,
+    view: ViewPosition,
     now_ms: i64,
     warnings: Vec<&'static str>,
 }
 
-impl Visit<'_> {
+impl VisitScoring<'_> {
     async fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> AnswerJson {
         let Self { client, basis, visit, now_ms, .. } = self;
         let score = basis.score(client, visit, now_ms);
@@ -248,7 +248,7 @@ impl Visit<'_> {
             level: score.level,
             recommended_action: score.recommended_action,
             reasons: score.reasons,
-            policy: Policy { id: "no-show", version: api.scoring.no_show_version.clone() },
+            policy: PolicyReference { id: "no-show", version: api.scoring.no_show_version.clone() },
             model: AppointmentModel { id: score.model.id, version: score.model.version.into_owned() },
             history: score.history.into(),
             view: self.view,

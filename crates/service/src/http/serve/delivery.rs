@@ -11,7 +11,7 @@
 //! So the last byte of an answer is a part of its own: it is passed on only when the window is large enough for
 //! everything before it.
 
-use super::watch::Open;
+use super::watch::OpenRequest;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -86,20 +86,20 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
 
 /// The body of an answer, passed on in parts; its request is open until it is dropped.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     body: Body,
     /// The rest of a part that was too large.
     rest: Bytes,
     delivery: Arc<Delivery>,
     /// Whether it is the answer of an HTTP/2 stream.
     is_of_stream: bool,
-    _open: Open,
+    _open: OpenRequest,
 }
 
-impl Answer {
+impl ResponseBody {
     /// The answer to an open request; to be called on the task that answers it. Without a stream, it is the answer of
     /// the whole connection.
-    pub(super) fn new(body: Body, open: Open, connection: &Arc<Delivery>) -> Self {
+    pub(super) fn new(body: Body, open: OpenRequest, connection: &Arc<Delivery>) -> Self {
         let stream = STREAM.try_with(Arc::clone).ok();
         let is_of_stream = stream.is_some();
         let delivery = stream.unwrap_or_else(|| connection.clone());
@@ -123,13 +123,13 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.delivery.set(None);
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -159,16 +159,16 @@ impl HttpBody for Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::watch::{Patience, Watch};
+    use super::super::watch::{ConnectionTimeouts, Watch};
     use super::*;
     use futures::future::poll_fn;
 
     #[tokio::test]
     async fn a_large_answer_comes_in_parts_and_whole() {
-        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        let watch = Watch::new(ConnectionTimeouts { head: Duration::ZERO, idle: Duration::ZERO });
         let delivery = Arc::<Delivery>::default();
         let sent: Vec<u8> = (0..PART_BYTES_MAX * 2 + 7).map(|at| at as u8).collect();
-        let mut answer = Answer::new(Body::from(sent.clone()), watch.open(), &delivery);
+        let mut answer = ResponseBody::new(Body::from(sent.clone()), watch.open(), &delivery);
         let (mut got, mut parts) = (Vec::new(), Vec::new());
         assert_eq!(answer.size_hint().exact(), Some(sent.len() as u64));
         while !answer.is_end_stream() {
@@ -179,15 +179,15 @@ mod tests {
         }
         assert_eq!((got, parts), (sent, vec![PART_BYTES_MAX, PART_BYTES_MAX, 7]));
         assert!(delivery.taken_at().is_some(), "the last part may still wait for the peer");
-        assert_eq!(watch.quiet_until(), None, "handed over when it is dropped");
+        assert_eq!(watch.idle_until(), None, "handed over when it is dropped");
         drop(answer);
         assert_eq!(delivery.taken_at(), None);
-        assert!(watch.quiet_until().is_some());
+        assert!(watch.idle_until().is_some());
     }
 
     #[tokio::test]
     async fn the_last_byte_of_a_stream_is_a_part_of_its_own() {
-        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        let watch = Watch::new(ConnectionTimeouts { head: Duration::ZERO, idle: Duration::ZERO });
         for (bytes, expected) in [
             (1, &[1][..]),
             (2, &[1, 1]),
@@ -197,7 +197,8 @@ mod tests {
             (PART_BYTES_MAX + 9, &[PART_BYTES_MAX, 8, 1]),
         ] {
             let body = Body::from(vec![7; bytes]);
-            let mut answer = STREAM.sync_scope(Arc::default(), || Answer::new(body, watch.open(), &Arc::default()));
+            let mut answer =
+                STREAM.sync_scope(Arc::default(), || ResponseBody::new(body, watch.open(), &Arc::default()));
             let mut parts = Vec::new();
             while !answer.is_end_stream() {
                 let frame = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap().unwrap();
@@ -209,9 +210,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_without_a_body_waits_for_no_peer() {
-        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        let watch = Watch::new(ConnectionTimeouts { head: Duration::ZERO, idle: Duration::ZERO });
         let delivery = Arc::<Delivery>::default();
-        let mut answer = Answer::new(Body::empty(), watch.open(), &delivery);
+        let mut answer = ResponseBody::new(Body::empty(), watch.open(), &delivery);
         assert!(answer.is_end_stream() && delivery.taken_at().is_none());
         assert!(poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.is_none());
         assert_eq!(delivery.taken_at(), None);

@@ -2,7 +2,7 @@
 //!
 //! A connection is busy while one of its requests is being answered, until the answer is handed over, and idle
 //! otherwise, whatever it sends meanwhile: nothing, half a head, pings, settings. It may be idle for
-//! [`Patience::head`] until its first request, and for [`Patience::idle`] between two requests. Only the complete head
+//! [`ConnectionTimeouts::head`] until its first request, and for [`ConnectionTimeouts::idle`] between two requests. Only the complete head
 //! of a request ends an idle period, so the rule does not depend on the state of a protocol. How long a connection may
 //! be busy is bounded by the time limits of a request, its body, and writing its answer.
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a connection may be idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct ConnectionTimeouts {
     /// From the start of the connection to the end of the first head of a request.
     pub(super) head: Duration,
     /// From an answer to the end of the next head of a request.
@@ -22,9 +22,9 @@ pub(super) struct Patience {
 
 /// Why a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum CloseReason {
     /// It was idle for too long.
-    Quiet,
+    Idle,
     /// Another connection needs its slot.
     Evicted,
 }
@@ -32,7 +32,7 @@ pub(super) enum Over {
 /// Watches one connection.
 #[derive(Debug)]
 pub(super) struct Watch {
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     state: Mutex<State>,
     evicted: Notify,
 }
@@ -49,28 +49,28 @@ struct State {
 
 /// A request that is being answered; dropped when its answer has been handed over.
 #[derive(Debug)]
-pub(super) struct Open(Arc<Watch>);
+pub(super) struct OpenRequest(Arc<Watch>);
 
 impl Watch {
     /// A connection that starts now.
-    pub(super) fn new(patience: Patience) -> Arc<Self> {
+    pub(super) fn new(timeouts: ConnectionTimeouts) -> Arc<Self> {
         let state = Mutex::new(State { open: 0, since: Instant::now(), is_used: false });
-        Arc::new(Self { patience, state, evicted: Notify::new() })
+        Arc::new(Self { timeouts, state, evicted: Notify::new() })
     }
 
     /// A request has been received.
-    pub(super) fn open(self: &Arc<Self>) -> Open {
+    pub(super) fn open(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.state();
         state.open += 1;
         state.is_used = true;
-        Open(self.clone())
+        OpenRequest(self.clone())
     }
 
     /// Until when it may be idle; none while it is busy.
-    pub(super) fn quiet_until(&self) -> Option<Instant> {
+    pub(super) fn idle_until(&self) -> Option<Instant> {
         let state = self.state();
-        let patience = if state.is_used { self.patience.idle } else { self.patience.head };
-        (state.open == 0).then(|| state.since + patience)
+        let timeout = if state.is_used { self.timeouts.idle } else { self.timeouts.head };
+        (state.open == 0).then(|| state.since + timeout)
     }
 
     /// Whether it has never sent a request.
@@ -84,10 +84,10 @@ impl Watch {
     }
 
     /// Waits until the connection has to be closed.
-    pub(super) async fn over(&self) -> Over {
+    pub(super) async fn close_reason(&self) -> CloseReason {
         tokio::select! {
-            () = self.quiet() => Over::Quiet,
-            () = self.evicted() => Over::Evicted,
+            () = self.idle() => CloseReason::Idle,
+            () = self.evicted() => CloseReason::Evicted,
         }
     }
 
@@ -97,7 +97,7 @@ impl Watch {
     }
 
     /// Waits until no request has been open for this long, counted from now at the earliest.
-    pub(super) async fn at_rest(&self, rest: Duration) {
+    pub(super) async fn idle_for(&self, rest: Duration) {
         let begun = Instant::now();
         let until = || {
             let state = self.state();
@@ -106,8 +106,8 @@ impl Watch {
         passed(until, rest).await;
     }
 
-    async fn quiet(&self) {
-        passed(|| self.quiet_until(), self.patience.idle).await;
+    async fn idle(&self) {
+        passed(|| self.idle_until(), self.timeouts.idle).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,7 +128,7 @@ async fn passed(instant: impl Fn() -> Option<Instant>, shortest: Duration) {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.open -= 1;
@@ -143,64 +143,65 @@ mod tests {
     use super::*;
     use tokio::time::advance;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+    const TIMEOUTS: ConnectionTimeouts =
+        ConnectionTimeouts { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
-    async fn over_after(watch: &Watch) -> (Over, Duration) {
+    async fn closed_after(watch: &Watch) -> (CloseReason, Duration) {
         let begun = Instant::now();
-        (watch.over().await, begun.elapsed())
+        (watch.close_reason().await, begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_request_is_over_after_the_time_of_a_head() {
-        let watch = Watch::new(PATIENCE);
-        assert_eq!(over_after(&watch).await, (Over::Quiet, PATIENCE.head));
+        let watch = Watch::new(TIMEOUTS);
+        assert_eq!(closed_after(&watch).await, (CloseReason::Idle, TIMEOUTS.head));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_begins_the_idle_time_and_a_busy_connection_has_none() {
-        let watch = Watch::new(PATIENCE);
+        let watch = Watch::new(TIMEOUTS);
         let (first, second) = (watch.open(), watch.open());
         advance(Duration::from_secs(1_000)).await;
-        assert_eq!(watch.quiet_until(), None);
+        assert_eq!(watch.idle_until(), None);
         drop(first);
-        assert_eq!(watch.quiet_until(), None, "the other one is not answered yet");
+        assert_eq!(watch.idle_until(), None, "the other one is not answered yet");
         let answered = async {
             tokio::time::sleep(Duration::from_secs(20)).await;
             drop(second);
             Instant::now()
         };
-        let (over, answered_at) = tokio::join!(watch.over(), answered);
-        assert_eq!((over, Instant::now()), (Over::Quiet, answered_at + PATIENCE.idle));
+        let (over, answered_at) = tokio::join!(watch.close_reason(), answered);
+        assert_eq!((over, Instant::now()), (CloseReason::Idle, answered_at + TIMEOUTS.idle));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_at_rest_when_no_request_was_open_for_so_long() {
-        let watch = Watch::new(PATIENCE);
-        advance(PATIENCE.idle).await;
+        let watch = Watch::new(TIMEOUTS);
+        advance(TIMEOUTS.idle).await;
         let (begun, rest) = (Instant::now(), Duration::from_secs(1));
-        watch.at_rest(rest).await;
-        assert_eq!(begun.elapsed(), rest, "the quiet time before does not count");
+        watch.idle_for(rest).await;
+        assert_eq!(begun.elapsed(), rest, "the idle time before does not count");
         let open = watch.open();
         let answered = async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(open);
             Instant::now()
         };
-        let ((), answered_at) = tokio::join!(watch.at_rest(rest), answered);
+        let ((), answered_at) = tokio::join!(watch.idle_for(rest), answered);
         assert_eq!(answered_at.elapsed(), rest, "a request that came in between has its own time");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_evicted_connection_is_over_at_once() {
-        let watch = Watch::new(PATIENCE);
+        let watch = Watch::new(TIMEOUTS);
         watch.evict();
-        assert_eq!(over_after(&watch).await, (Over::Evicted, Duration::ZERO));
+        assert_eq!(closed_after(&watch).await, (CloseReason::Evicted, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_an_idle_time_the_first_answer_is_the_last() {
-        let watch = Watch::new(Patience { idle: Duration::ZERO, ..PATIENCE });
+        let watch = Watch::new(ConnectionTimeouts { idle: Duration::ZERO, ..TIMEOUTS });
         drop(watch.open());
-        assert_eq!(over_after(&watch).await, (Over::Quiet, Duration::ZERO));
+        assert_eq!(closed_after(&watch).await, (CloseReason::Idle, Duration::ZERO));
     }
 }

@@ -6,7 +6,7 @@
 //! A withdrawal is left out if its reminder was left out of the same stream. Any other one is sent, because the
 //! subscriber may hold the reminder and would act on it.
 
-use super::tail::{About, Reminder};
+use super::tail::{About, StreamedReminder};
 use foretell_domain::view::client::Client;
 use foretell_engine::rows::Rows;
 use foretell_ports::Error;
@@ -60,8 +60,8 @@ impl Erased {
     /// Whether a reminder is omitted; `following` are those that are likely to be checked next.
     pub(super) async fn leaves_out<'a>(
         &mut self,
-        reminder: &Reminder,
-        following: impl Iterator<Item = &'a Reminder>,
+        reminder: &StreamedReminder,
+        following: impl Iterator<Item = &'a StreamedReminder>,
     ) -> Result<bool, Error> {
         let Some(about) = &reminder.about else { return Ok(false) };
         let id = xxh3_64(about.reminder_id.as_bytes());

@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use super::erased::Erased;
-use super::tail::{Chunk, Place, Reminder, Tail, Window};
+use super::tail::{Chunk, StreamedReminder, Tail, Window, WindowPosition};
 use foretell_events::Topic;
 use foretell_ports::log::Log;
 use std::collections::VecDeque;
@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Offsets that may be passed before the subscriber is sent a new cursor.
-const UNSAID_MAX: i64 = 1_000;
+const UNREPORTED_MAX: i64 = 1_000;
 
 /// Records of a page that are processed before the task yields.
 const READ_AT_ONCE: usize = 50;
 
 /// A stream that is being sent.
-pub(super) struct Sending {
+pub(super) struct StreamSender {
     log: Arc<dyn Log>,
     windows: watch::Receiver<Vec<Window>>,
     /// Keeps the tail reading.
@@ -29,8 +29,8 @@ pub(super) struct Sending {
     /// What was read and not yet sent.
     chunk: Chunk,
     /// Offsets that were passed since the subscriber was last sent a cursor, and when that was.
-    unsaid: i64,
-    said_at: Option<Instant>,
+    unreported: i64,
+    reported_at: Option<Instant>,
     /// Interval of cursors without an event at the end of the log.
     pulse: Duration,
 }
@@ -52,14 +52,14 @@ pub(super) struct Parts {
     pub(super) erased: Erased,
 }
 
-impl Sending {
+impl StreamSender {
     /// A stream of a tenant's reminders from the cursor on; `pulse` is the interval of cursors without an event.
     pub(super) fn new(parts: Parts, cursor: Cursor, pulse: Duration) -> Self {
         let Parts { log, tail, tenant, erased } = parts;
         // The first chunk is empty and ends at the cursor.
         let chunk = Chunk { next: cursor.next.first().copied().unwrap_or(0), ..Chunk::default() };
         let windows = tail.windows();
-        Self { log, windows, _tail: tail, tenant, erased, cursor, chunk, unsaid: 0, said_at: None, pulse }
+        Self { log, windows, _tail: tail, tenant, erased, cursor, chunk, unreported: 0, reported_at: None, pulse }
     }
 
     /// The next block: an event with its cursor, or a cursor alone, which dispatches no event. None when log or rows
@@ -73,17 +73,17 @@ impl Sending {
                 }
             }
             self.pass(self.chunk.next);
-            if self.unsaid >= UNSAID_MAX {
+            if self.unreported >= UNREPORTED_MAX {
                 return Some((self.block(None), self));
             }
             match self.source() {
                 Source::Chunk(chunk) => self.chunk = chunk,
                 Source::History(partition) => self.chunk = self.history(partition).await?,
                 Source::End => {
-                    let due = self.said_at.map_or_else(Instant::now, |said_at| said_at + self.pulse);
+                    let due = self.reported_at.map_or_else(Instant::now, |reported_at| reported_at + self.pulse);
                     tokio::select! {
                         changed = self.windows.changed() => changed.ok()?,
-                        () = sleep_until(due), if self.unsaid > 0 => return Some((self.block(None), self)),
+                        () = sleep_until(due), if self.unreported > 0 => return Some((self.block(None), self)),
                     }
                 }
             }
@@ -91,7 +91,7 @@ impl Sending {
     }
 
     /// Whether the client of a reminder was erased; none if that cannot be read.
-    async fn is_left_out(&mut self, reminder: &Reminder) -> Option<bool> {
+    async fn is_left_out(&mut self, reminder: &StreamedReminder) -> Option<bool> {
         let following = self.chunk.reminders.iter().map(Arc::as_ref);
         let is_left_out = self.erased.leaves_out(reminder, following).await;
         is_left_out
@@ -101,18 +101,20 @@ impl Sending {
 
     /// Moves the cursor of the chunk's partition up to an offset.
     fn pass(&mut self, next: i64) {
-        if let Some(stands) = self.cursor.next.get_mut(self.chunk.partition) {
-            self.unsaid += (next - *stands).max(0);
-            *stands = next.max(*stands);
+        if let Some(offset) = self.cursor.next.get_mut(self.chunk.partition) {
+            self.unreported += (next - *offset).max(0);
+            *offset = next.max(*offset);
         }
     }
 
     /// The cursor, and the event if there is one. Types and JSON are single lines.
-    fn block(&mut self, reminder: Option<&Reminder>) -> String {
-        self.unsaid = 0;
-        self.said_at = Some(Instant::now());
+    fn block(&mut self, reminder: Option<&StreamedReminder>) -> String {
+        self.unreported = 0;
+        self.reported_at = Some(Instant::now());
         match reminder {
-            Some(Reminder { kind, data, .. }) => format!("id: {}\nevent: {kind}\ndata: {data}\n\n", self.cursor),
+            Some(StreamedReminder { kind, data, .. }) => {
+                format!("id: {}\nevent: {kind}\ndata: {data}\n\n", self.cursor)
+            }
             None => format!("id: {}\n\n", self.cursor),
         }
     }
@@ -123,10 +125,10 @@ impl Sending {
         let count = windows.len();
         for partition in (1..=count).map(|turn| (self.chunk.partition + turn) % count) {
             let at = self.cursor.next.get(partition).copied().unwrap_or(i64::MAX);
-            match windows[partition].look(partition, at, &self.tenant) {
-                Place::End => {}
-                Place::Before => return Source::History(partition),
-                Place::Within(chunk) => return Source::Chunk(chunk),
+            match windows[partition].find(partition, at, &self.tenant) {
+                WindowPosition::End => {}
+                WindowPosition::Before => return Source::History(partition),
+                WindowPosition::Within(chunk) => return Source::Chunk(chunk),
             }
         }
         Source::End
@@ -139,7 +141,7 @@ impl Sending {
             Ok(page) if page.next > at => {
                 let mut reminders = VecDeque::new();
                 for records in page.records.chunks(READ_AT_ONCE) {
-                    let all = records.iter().filter_map(Reminder::read);
+                    let all = records.iter().filter_map(StreamedReminder::read);
                     reminders.extend(all.filter(|reminder| reminder.tenant == self.tenant).map(Arc::new));
                     // Another request may wait for this worker.
                     tokio::task::yield_now().await;

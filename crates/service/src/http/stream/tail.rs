@@ -32,7 +32,7 @@ const WINDOW_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A record of the topic as streams send it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reminder {
+pub(super) struct StreamedReminder {
     pub(super) offset: i64,
     pub(super) tenant: String,
     /// The type of the event.
@@ -69,7 +69,7 @@ impl About {
     }
 }
 
-impl Reminder {
+impl StreamedReminder {
     /// None if the record is not a CloudEvent.
     pub(super) fn read(record: &Record) -> Option<Self> {
         let event = codec::structured(record).ok()?;
@@ -95,14 +95,14 @@ impl Reminder {
 pub(super) struct Chunk {
     pub(super) partition: usize,
     /// The reminders of one tenant, by ascending offset.
-    pub(super) reminders: VecDeque<Arc<Reminder>>,
+    pub(super) reminders: VecDeque<Arc<StreamedReminder>>,
     /// The offset after everything of that tenant in this chunk.
     pub(super) next: i64,
 }
 
 /// The relation of a stream to a window.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum WindowPosition {
     /// The window no longer contains what comes next, or never did.
     Before,
     /// This comes next.
@@ -114,7 +114,7 @@ pub(super) enum Place {
 /// The latest reminders of a partition.
 #[derive(Debug)]
 pub(super) struct Window {
-    reminders: VecDeque<Arc<Reminder>>,
+    reminders: VecDeque<Arc<StreamedReminder>>,
     bytes: usize,
     from: i64,
     next: i64,
@@ -140,22 +140,22 @@ impl Window {
     }
 
     /// What a tenant's stream sends next if `at` is the first offset that it has not sent.
-    pub(super) fn look(&self, partition: usize, at: i64, tenant: &str) -> Place {
+    pub(super) fn find(&self, partition: usize, at: i64, tenant: &str) -> WindowPosition {
         if at >= self.next {
-            return Place::End;
+            return WindowPosition::End;
         }
         if at < self.from {
-            return Place::Before;
+            return WindowPosition::Before;
         }
         let first = self.reminders.partition_point(|reminder| reminder.offset < at);
         let theirs = self.reminders.range(first..).filter(|reminder| reminder.tenant == tenant);
-        Place::Within(Chunk { partition, reminders: theirs.cloned().collect(), next: self.next })
+        WindowPosition::Within(Chunk { partition, reminders: theirs.cloned().collect(), next: self.next })
     }
 }
 
 /// What a reader has read.
 struct Batch {
-    reminders: Vec<Arc<Reminder>>,
+    reminders: Vec<Arc<StreamedReminder>>,
     next: i64,
 }
 
@@ -196,7 +196,7 @@ fn batches(partition: usize, reader: Box<dyn Reader>) -> Batches {
         let batch = match reader.next().await {
             Ok(Next::Records(records)) => {
                 let next = records.last()?.position.offset + 1;
-                Batch { reminders: records.iter().filter_map(Reminder::read).map(Arc::new).collect(), next }
+                Batch { reminders: records.iter().filter_map(StreamedReminder::read).map(Arc::new).collect(), next }
             }
             Ok(Next::End(next)) => Batch { reminders: Vec::new(), next },
             Ok(Next::Revoked(_)) => return Some(((partition, None), None)),
@@ -239,32 +239,37 @@ mod tests {
 
     fn batch(tenant: &str, offsets: std::ops::Range<i64>, bytes: usize) -> Batch {
         let next = offsets.end;
-        let reminder =
-            |offset| Reminder { offset, tenant: tenant.into(), kind: "k".into(), data: "x".repeat(bytes), about: None };
+        let reminder = |offset| StreamedReminder {
+            offset,
+            tenant: tenant.into(),
+            kind: "k".into(),
+            data: "x".repeat(bytes),
+            about: None,
+        };
         Batch { reminders: offsets.map(reminder).map(Arc::new).collect(), next }
     }
 
-    fn offsets(place: Place) -> (Vec<i64>, i64) {
-        let Place::Within(chunk) = place else { panic!("{place:?}") };
+    fn offsets(place: WindowPosition) -> (Vec<i64>, i64) {
+        let WindowPosition::Within(chunk) = place else { panic!("{place:?}") };
         (chunk.reminders.iter().map(|reminder| reminder.offset).collect(), chunk.next)
     }
 
     #[test]
     fn a_window_tells_what_it_holds_and_what_it_does_not() {
         let mut window = Window::new(10);
-        assert_eq!(window.look(0, 10, "a"), Place::End);
-        assert_eq!(window.look(0, 9, "a"), Place::Before);
+        assert_eq!(window.find(0, 10, "a"), WindowPosition::End);
+        assert_eq!(window.find(0, 9, "a"), WindowPosition::Before);
         assert!(window.push(batch("a", 10..12, 1)));
         assert!(window.push(batch("b", 12..15, 1)));
         assert!(!window.push(batch("b", 15..15, 1)), "the end was known");
         assert!(window.push(Batch { reminders: Vec::new(), next: 16 }), "a hole");
-        assert_eq!(offsets(window.look(0, 10, "a")), (vec![10, 11], 16));
-        assert_eq!(offsets(window.look(0, 11, "a")), (vec![11], 16));
-        assert_eq!(offsets(window.look(0, 12, "a")), (vec![], 16), "others' reminders move the cursor");
-        assert_eq!(offsets(window.look(0, 10, "b")), (vec![12, 13, 14], 16));
-        assert_eq!(window.look(0, 16, "a"), Place::End);
-        assert_eq!(window.look(0, 99, "a"), Place::End, "a cursor may be ahead of a reader");
-        assert_eq!(window.look(0, 9, "a"), Place::Before);
+        assert_eq!(offsets(window.find(0, 10, "a")), (vec![10, 11], 16));
+        assert_eq!(offsets(window.find(0, 11, "a")), (vec![11], 16));
+        assert_eq!(offsets(window.find(0, 12, "a")), (vec![], 16), "others' reminders move the cursor");
+        assert_eq!(offsets(window.find(0, 10, "b")), (vec![12, 13, 14], 16));
+        assert_eq!(window.find(0, 16, "a"), WindowPosition::End);
+        assert_eq!(window.find(0, 99, "a"), WindowPosition::End, "a cursor may be ahead of a reader");
+        assert_eq!(window.find(0, 9, "a"), WindowPosition::Before);
     }
 
     #[test]
@@ -272,14 +277,14 @@ mod tests {
         let mut window = Window::new(0);
         let max = WINDOW_REMINDERS_MAX as i64;
         window.push(batch("a", 0..max + 5, 1));
-        assert_eq!(window.look(0, 4, "a"), Place::Before);
-        assert_eq!(offsets(window.look(0, 5, "a")).0.len(), WINDOW_REMINDERS_MAX);
+        assert_eq!(window.find(0, 4, "a"), WindowPosition::Before);
+        assert_eq!(offsets(window.find(0, 5, "a")).0.len(), WINDOW_REMINDERS_MAX);
         // A reminder larger than the window empties it, and the next one is in it again.
         window.push(batch("a", max + 5..max + 6, WINDOW_BYTES_MAX + 1));
         assert_eq!((window.reminders.len(), window.bytes), (0, 0));
-        assert_eq!(window.look(0, max + 5, "a"), Place::Before);
-        assert_eq!(window.look(0, max + 6, "a"), Place::End);
+        assert_eq!(window.find(0, max + 5, "a"), WindowPosition::Before);
+        assert_eq!(window.find(0, max + 6, "a"), WindowPosition::End);
         window.push(batch("a", max + 6..max + 7, 1));
-        assert_eq!(offsets(window.look(0, max + 6, "a")), (vec![max + 6], max + 7));
+        assert_eq!(offsets(window.find(0, max + 6, "a")), (vec![max + 6], max + 7));
     }
 }

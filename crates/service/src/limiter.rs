@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// Capacity of `N` kinds that are acquired together, such as records and bytes.
 #[derive(Debug)]
-pub struct Room<const N: usize> {
+pub struct Limiter<const N: usize> {
     /// None: as much as is free.
     tenant_max: Option<[u64; N]>,
     state: Mutex<State<N>>,
@@ -29,8 +29,8 @@ struct State<const N: usize> {
 
 /// Capacity that a tenant holds until this value is dropped.
 #[derive(Debug)]
-pub struct Place<const N: usize> {
-    room: Arc<Room<N>>,
+pub struct Permit<const N: usize> {
+    limiter: Arc<Limiter<N>>,
     tenant: Arc<str>,
     amount: [u64; N],
 }
@@ -44,7 +44,7 @@ pub enum Full {
     Tenant,
 }
 
-impl<const N: usize> Room<N> {
+impl<const N: usize> Limiter<N> {
     /// Capacity of this total, of which a tenant may hold as much as is free.
     pub fn new(total: [u64; N]) -> Arc<Self> {
         Self::of(total, None)
@@ -63,29 +63,29 @@ impl<const N: usize> Room<N> {
     /// Acquires capacity for a tenant if enough is free now.
     ///
     /// # Errors Whether the total or the tenant's share is exhausted.
-    pub fn take(self: &Arc<Self>, tenant: &str, amount: [u64; N]) -> Result<Place<N>, Full> {
-        let tenant = self.state().take(tenant, amount, self.tenant_max)?;
-        Ok(Place { room: self.clone(), tenant, amount })
+    pub fn acquire(self: &Arc<Self>, tenant: &str, amount: [u64; N]) -> Result<Permit<N>, Full> {
+        let tenant = self.state().acquire(tenant, amount, self.tenant_max)?;
+        Ok(Permit { limiter: self.clone(), tenant, amount })
     }
 
     /// Acquires capacity for a tenant as soon as enough is free.
     ///
     /// # Errors Whether the total or the tenant's share is exhausted, if that is still so after `wait`.
-    pub(crate) async fn take_within(
+    pub(crate) async fn acquire_within(
         self: &Arc<Self>,
         tenant: &str,
         amount: [u64; N],
         wait: Duration,
-    ) -> Result<Place<N>, Full> {
-        if let Ok(place) = self.take(tenant, amount) {
-            return Ok(place);
+    ) -> Result<Permit<N>, Full> {
+        if let Ok(permit) = self.acquire(tenant, amount) {
+            return Ok(permit);
         }
         let deadline = Instant::now() + wait;
         loop {
             // Registered before the attempt, so that capacity freed in between is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            let full = match self.take(tenant, amount) {
+            let full = match self.acquire(tenant, amount) {
                 Err(full) => full,
                 taken => return taken,
             };
@@ -100,7 +100,7 @@ impl<const N: usize> Room<N> {
 
 impl<const N: usize> State<N> {
     /// Returns the tenant's name, shared by all of its places.
-    fn take(&mut self, tenant: &str, amount: [u64; N], tenant_max: Option<[u64; N]>) -> Result<Arc<str>, Full> {
+    fn acquire(&mut self, tenant: &str, amount: [u64; N], tenant_max: Option<[u64; N]>) -> Result<Arc<str>, Full> {
         let exceeds =
             |held: [u64; N], max: [u64; N]| (0..N).any(|kind| held[kind].saturating_add(amount[kind]) > max[kind]);
         if exceeds([0; N], self.free) {
@@ -118,20 +118,20 @@ impl<const N: usize> State<N> {
     }
 }
 
-impl<const N: usize> Place<N> {
+impl<const N: usize> Permit<N> {
     /// Acquires more capacity, all of it or none.
     ///
     /// # Errors Whether the total or the tenant's share is exhausted.
     pub(crate) fn grow(&mut self, by: [u64; N]) -> Result<(), Full> {
-        self.room.state().take(&self.tenant, by, self.room.tenant_max)?;
+        self.limiter.state().acquire(&self.tenant, by, self.limiter.tenant_max)?;
         (0..N).for_each(|kind| self.amount[kind] += by[kind]);
         Ok(())
     }
 }
 
-impl<const N: usize> Drop for Place<N> {
+impl<const N: usize> Drop for Permit<N> {
     fn drop(&mut self) {
-        let mut state = self.room.state();
+        let mut state = self.limiter.state();
         (0..N).for_each(|kind| state.free[kind] += self.amount[kind]);
         if let Some(held) = state.held.get_mut(&self.tenant) {
             (0..N).for_each(|kind| held[kind] -= self.amount[kind]);
@@ -140,7 +140,7 @@ impl<const N: usize> Drop for Place<N> {
             }
         }
         drop(state);
-        self.room.freed.notify_waiters();
+        self.limiter.freed.notify_waiters();
     }
 }
 
@@ -150,52 +150,52 @@ mod tests {
     use proptest::prelude::*;
 
     /// Acquires as much as a tenant can get, one unit at a time.
-    fn filled(room: &Arc<Room<1>>, name: &str) -> Vec<Place<1>> {
-        std::iter::from_fn(|| room.take(name, [1]).ok()).collect()
+    fn filled(limiter: &Arc<Limiter<1>>, name: &str) -> Vec<Permit<1>> {
+        std::iter::from_fn(|| limiter.acquire(name, [1]).ok()).collect()
     }
 
     #[test]
     fn a_tenant_gets_its_share_and_the_others_get_the_rest() {
-        let room = Room::with_share([5], [3]);
-        let first = filled(&room, "a");
-        assert_eq!((first.len(), room.take("a", [1]).unwrap_err()), (3, Full::Tenant));
-        let second = filled(&room, "b");
-        assert_eq!((second.len(), room.take("c", [1]).unwrap_err()), (2, Full::All));
+        let limiter = Limiter::with_share([5], [3]);
+        let first = filled(&limiter, "a");
+        assert_eq!((first.len(), limiter.acquire("a", [1]).unwrap_err()), (3, Full::Tenant));
+        let second = filled(&limiter, "b");
+        assert_eq!((second.len(), limiter.acquire("c", [1]).unwrap_err()), (2, Full::All));
         drop(first);
-        assert_eq!(filled(&room, "c").len(), 3);
+        assert_eq!(filled(&limiter, "c").len(), 3);
         drop(second);
-        let state = room.state();
+        let state = limiter.state();
         assert_eq!((state.free, state.held.len()), ([5], 0), "all of it is released");
     }
 
     #[test]
     fn without_a_share_a_tenant_may_hold_as_much_as_is_free() {
-        let room = Room::new([1_000]);
-        let first = filled(&room, "first");
-        assert_eq!((first.len(), room.take("first", [1]).unwrap_err()), (500, Full::Tenant));
-        let others: Vec<_> = (0..7).map(|n| filled(&room, &n.to_string())).collect();
+        let limiter = Limiter::new([1_000]);
+        let first = filled(&limiter, "first");
+        assert_eq!((first.len(), limiter.acquire("first", [1]).unwrap_err()), (500, Full::Tenant));
+        let others: Vec<_> = (0..7).map(|n| filled(&limiter, &n.to_string())).collect();
         assert!(others.iter().all(|held| !held.is_empty()), "every later tenant gets some");
     }
 
     #[test]
     fn what_a_place_grows_by_counts_and_comes_back() {
-        let room = Room::with_share([10], [6]);
-        let mut place = room.take("a", [2]).unwrap();
-        place.grow([4]).unwrap();
-        assert_eq!(place.grow([1]), Err(Full::Tenant));
-        assert_eq!(room.take("b", [5]).unwrap_err(), Full::All);
-        drop(place);
-        assert_eq!(room.state().free, [10]);
+        let limiter = Limiter::with_share([10], [6]);
+        let mut permit = limiter.acquire("a", [2]).unwrap();
+        permit.grow([4]).unwrap();
+        assert_eq!(permit.grow([1]), Err(Full::Tenant));
+        assert_eq!(limiter.acquire("b", [5]).unwrap_err(), Full::All);
+        drop(permit);
+        assert_eq!(limiter.state().free, [10]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn room_is_waited_for_and_not_for_ever() {
-        let room = Room::new([2]);
-        let held = room.take("a", [1]).unwrap();
+        let limiter = Limiter::new([2]);
+        let held = limiter.acquire("a", [1]).unwrap();
         let begun = Instant::now();
-        assert_eq!(room.take_within("a", [1], Duration::from_millis(50)).await.unwrap_err(), Full::Tenant);
+        assert_eq!(limiter.acquire_within("a", [1], Duration::from_millis(50)).await.unwrap_err(), Full::Tenant);
         assert_eq!(begun.elapsed(), Duration::from_millis(50));
-        let (taken, ()) = tokio::join!(room.take_within("a", [1], Duration::from_secs(1)), async {
+        let (taken, ()) = tokio::join!(limiter.acquire_within("a", [1], Duration::from_secs(1)), async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             drop(held);
         });
@@ -210,18 +210,18 @@ mod tests {
             total in 1..40_u64, share in 1..40_u64,
             steps in proptest::collection::vec((0..5_usize, 1..4_u64, any::<bool>()), 1..80),
         ) {
-            let room = Room::with_share([total, 10 * total], [share, 10 * share]);
-            let mut places: Vec<Place<2>> = Vec::new();
+            let limiter = Limiter::with_share([total, 10 * total], [share, 10 * share]);
+            let mut permits: Vec<Permit<2>> = Vec::new();
             for (name, amount, gives_back) in steps {
-                if gives_back && !places.is_empty() {
-                    places.swap_remove(name % places.len());
+                if gives_back && !permits.is_empty() {
+                    permits.swap_remove(name % permits.len());
                 } else {
-                    places.extend(room.take(&name.to_string(), [amount, amount * 7]));
+                    permits.extend(limiter.acquire(&name.to_string(), [amount, amount * 7]));
                 }
-                let held: u64 = places.iter().map(|place| place.amount[0]).sum();
-                prop_assert_eq!(room.state().free, [total - held, 10 * total - 7 * held]);
-                prop_assert!(room.state().held.values().all(|held| held[0] <= share));
-                prop_assert_eq!(room.take("newcomer", [1, 1]).is_ok(), held < total);
+                let held: u64 = permits.iter().map(|permit| permit.amount[0]).sum();
+                prop_assert_eq!(limiter.state().free, [total - held, 10 * total - 7 * held]);
+                prop_assert!(limiter.state().held.values().all(|held| held[0] <= share));
+                prop_assert_eq!(limiter.acquire("newcomer", [1, 1]).is_ok(), held < total);
             }
         }
     }

@@ -33,18 +33,18 @@ impl From<IpAddr> for Peer {
 const HOST_BITS: u32 = 128 - 56;
 
 /// The other end of a connection.
-pub trait Remote {
+pub trait HasPeer {
     /// The peer that it counts for; none if there is only one, as on a Unix socket.
     fn peer(&self) -> Option<Peer>;
 }
 
-impl Remote for SocketAddr {
+impl HasPeer for SocketAddr {
     fn peer(&self) -> Option<Peer> {
         Some(self.ip().into())
     }
 }
 
-impl Remote for tokio::net::unix::SocketAddr {
+impl HasPeer for tokio::net::unix::SocketAddr {
     fn peer(&self) -> Option<Peer> {
         None
     }
@@ -55,14 +55,14 @@ const FORGOTTEN_MIN: usize = 64;
 
 /// The slots of a listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     max: usize,
     peer_max: usize,
-    taken: Mutex<Taken>,
+    table: Mutex<SlotTable>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct SlotTable {
     connections: HashMap<u64, (Option<Peer>, Arc<Watch>)>,
     peers: HashMap<Peer, Group>,
     /// All peers together; used only for its list of new connections.
@@ -80,50 +80,50 @@ struct Group {
 
 /// The slot of a connection, released when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    slots: Arc<ConnectionSlots>,
     number: u64,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// Slots with a total and a maximum per peer.
     pub(super) fn new(max: usize, peer_max: usize) -> Arc<Self> {
-        Arc::new(Self { max, peer_max, taken: Mutex::default() })
+        Arc::new(Self { max, peer_max, table: Mutex::default() })
     }
 
     /// Gets a slot for a connection, if necessary by closing an idle one; none if all of these are busy.
-    pub(super) fn admit(self: &Arc<Self>, peer: Option<Peer>, watch: &Arc<Watch>) -> Option<Place> {
-        let mut taken = self.taken();
-        let is_share_used = peer.is_some_and(|peer| taken.count(peer) >= self.peer_max);
-        if is_share_used || taken.connections.len() >= self.max {
-            let number = if is_share_used { taken.first_over(peer) } else { taken.first_over_all() }?;
-            taken.remove(number).inspect(|evicted| evicted.evict());
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<Peer>, watch: &Arc<Watch>) -> Option<ConnectionSlot> {
+        let mut table = self.table();
+        let is_share_used = peer.is_some_and(|peer| table.count(peer) >= self.peer_max);
+        if is_share_used || table.connections.len() >= self.max {
+            let number = if is_share_used { table.first_idle(peer) } else { table.first_idle_of_all() }?;
+            table.remove(number).inspect(|evicted| evicted.evict());
         }
-        let number = taken.insert(peer, watch.clone());
-        drop(taken);
-        Some(Place { places: self.clone(), number })
+        let number = table.insert(peer, watch.clone());
+        drop(table);
+        Some(ConnectionSlot { slots: self.clone(), number })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, SlotTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken {
+impl SlotTable {
     fn count(&self, peer: Peer) -> usize {
         self.peers.get(&peer).map_or(0, |group| group.count)
     }
 
     /// The idle connection to close when all slots are in use: one of the peer that has most connections, or of all
     /// peers if no peer has several or that peer's are all busy.
-    fn first_over_all(&mut self) -> Option<u64> {
+    fn first_idle_of_all(&mut self) -> Option<u64> {
         let largest = self.peers.iter().filter(|(_, group)| group.count > 1).max_by_key(|(_, group)| group.count);
         let largest = largest.map(|(peer, _)| *peer);
-        largest.and_then(|peer| self.first_over(Some(peer))).or_else(|| self.first_over(None))
+        largest.and_then(|peer| self.first_idle(Some(peer))).or_else(|| self.first_idle(None))
     }
 
     /// The idle connection to close, among those of this peer if one is given.
-    fn first_over(&mut self, of: Option<Peer>) -> Option<u64> {
+    fn first_idle(&mut self, of: Option<Peer>) -> Option<u64> {
         let group = of.map_or(Some(&mut self.all), |peer| self.peers.get_mut(&peer))?;
         while let Some(number) = group.new.pop_front() {
             if self.connections.get(&number).is_some_and(|(_, watch)| watch.is_new()) {
@@ -132,8 +132,8 @@ impl Taken {
         }
         // None is new. Idle connections rarely have to be compared, and their number is bounded.
         let all = self.connections.iter().filter(|(_, (peer, _))| of.is_none() || *peer == of);
-        let quiet = all.filter_map(|(number, (_, watch))| Some((watch.quiet_until()?, *number)));
-        quiet.min().map(|(_, number): (Instant, u64)| number)
+        let idle = all.filter_map(|(number, (_, watch))| Some((watch.idle_until()?, *number)));
+        idle.min().map(|(_, number): (Instant, u64)| number)
     }
 
     fn insert(&mut self, peer: Option<Peer>, watch: Arc<Watch>) -> u64 {
@@ -165,93 +165,94 @@ impl Taken {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         // Does nothing if the connection was evicted.
-        self.places.taken().remove(self.number);
+        self.slots.table().remove(self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::watch::{Open, Over, Patience};
+    use super::super::watch::{CloseReason, ConnectionTimeouts, OpenRequest};
     use super::*;
     use std::time::Duration;
     use tokio::time::advance;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+    const TIMEOUTS: ConnectionTimeouts =
+        ConnectionTimeouts { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
     fn peer(text: &str) -> Option<Peer> {
         Some(text.parse::<IpAddr>().unwrap().into())
     }
 
     /// A connection of a peer, if it gets a slot.
-    fn enter(places: &Arc<Places>, from: &str) -> Option<(Arc<Watch>, Place)> {
-        let watch = Watch::new(PATIENCE);
-        places.admit(peer(from), &watch).map(|place| (watch, place))
+    fn enter(slots: &Arc<ConnectionSlots>, from: &str) -> Option<(Arc<Watch>, ConnectionSlot)> {
+        let watch = Watch::new(TIMEOUTS);
+        slots.admit(peer(from), &watch).map(|slot| (watch, slot))
     }
 
-    fn busy(places: &Arc<Places>, from: &str) -> Option<(Open, Place)> {
-        enter(places, from).map(|(watch, place)| (watch.open(), place))
+    fn busy(slots: &Arc<ConnectionSlots>, from: &str) -> Option<(OpenRequest, ConnectionSlot)> {
+        enter(slots, from).map(|(watch, slot)| (watch.open(), slot))
     }
 
     #[tokio::test(start_paused = true)]
     async fn silent_connections_make_room_and_the_one_whose_time_is_up_first_goes() {
-        let places = Places::new(3, 3);
-        let used = enter(&places, "192.0.2.1").unwrap();
+        let slots = ConnectionSlots::new(3, 3);
+        let used = enter(&slots, "192.0.2.1").unwrap();
         drop(used.0.open());
-        let silent = enter(&places, "192.0.2.2").unwrap();
+        let silent = enter(&slots, "192.0.2.2").unwrap();
         advance(Duration::from_secs(1)).await;
-        let late = enter(&places, "192.0.2.3").unwrap();
-        let _newcomer = enter(&places, "192.0.2.4").unwrap();
-        assert_eq!(silent.0.over().await, Over::Evicted, "9 s were left, 10 and 75 of the others");
-        let _another = enter(&places, "192.0.2.5").unwrap();
-        assert_eq!(late.0.over().await, Over::Evicted);
+        let late = enter(&slots, "192.0.2.3").unwrap();
+        let _newcomer = enter(&slots, "192.0.2.4").unwrap();
+        assert_eq!(silent.0.close_reason().await, CloseReason::Evicted, "9 s were left, 10 and 75 of the others");
+        let _another = enter(&slots, "192.0.2.5").unwrap();
+        assert_eq!(late.0.close_reason().await, CloseReason::Evicted);
         drop((silent, late));
-        assert_eq!(places.taken().connections.len(), 3, "the places of the evicted are not given back twice");
-        assert!(used.0.quiet_until().is_some());
+        assert_eq!(slots.table().connections.len(), 3, "the places of the evicted are not given back twice");
+        assert!(used.0.idle_until().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn busy_connections_keep_their_places() {
-        let places = Places::new(2, 2);
-        let first = busy(&places, "192.0.2.1").unwrap();
-        let _second = busy(&places, "192.0.2.2").unwrap();
-        assert!(enter(&places, "192.0.2.3").is_none());
+        let slots = ConnectionSlots::new(2, 2);
+        let first = busy(&slots, "192.0.2.1").unwrap();
+        let _second = busy(&slots, "192.0.2.2").unwrap();
+        assert!(enter(&slots, "192.0.2.3").is_none());
         drop(first);
-        assert!(enter(&places, "192.0.2.3").is_some());
+        assert!(enter(&slots, "192.0.2.3").is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_a_share_and_crowds_out_itself_alone() {
-        let places = Places::new(4, 2);
-        let other = enter(&places, "192.0.2.9").unwrap();
+        let slots = ConnectionSlots::new(4, 2);
+        let other = enter(&slots, "192.0.2.9").unwrap();
         advance(Duration::from_secs(5)).await;
-        let (first, _second) = (enter(&places, "192.0.2.1").unwrap(), enter(&places, "192.0.2.1").unwrap());
-        let _third = enter(&places, "192.0.2.1").unwrap();
-        assert_eq!(first.0.over().await, Over::Evicted, "although another peer's time is up before");
-        assert!(other.0.quiet_until().is_some());
-        let _busy: Vec<_> = (0..2).map(|_| busy(&places, "192.0.2.1").unwrap()).collect();
-        assert!(enter(&places, "192.0.2.1").is_none(), "its share is busy");
-        assert!(enter(&places, "192.0.2.2").is_some(), "there is room for others");
+        let (first, _second) = (enter(&slots, "192.0.2.1").unwrap(), enter(&slots, "192.0.2.1").unwrap());
+        let _third = enter(&slots, "192.0.2.1").unwrap();
+        assert_eq!(first.0.close_reason().await, CloseReason::Evicted, "although another peer's time is up before");
+        assert!(other.0.idle_until().is_some());
+        let _busy: Vec<_> = (0..2).map(|_| busy(&slots, "192.0.2.1").unwrap()).collect();
+        assert!(enter(&slots, "192.0.2.1").is_none(), "its share is busy");
+        assert!(enter(&slots, "192.0.2.2").is_some(), "there is room for others");
         drop(_busy);
         drop((first, _second, _third, other));
-        assert!(places.taken().peers.is_empty(), "{:?}", places.taken().peers);
+        assert!(slots.table().peers.is_empty(), "{:?}", slots.table().peers);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_of_connections_that_are_gone_is_bounded() {
-        let places = Places::new(10, 10);
-        let busy = busy(&places, "192.0.2.1").unwrap();
+        let slots = ConnectionSlots::new(10, 10);
+        let busy = busy(&slots, "192.0.2.1").unwrap();
         for _ in 0..10_000 {
-            drop(enter(&places, "192.0.2.1"));
+            drop(enter(&slots, "192.0.2.1"));
         }
-        let taken = places.taken();
-        assert!(taken.all.new.len() < 100 && taken.peers.values().all(|group| group.new.len() < 100));
-        assert_eq!(taken.all.count, 1);
-        drop(taken);
+        let table = slots.table();
+        assert!(table.all.new.len() < 100 && table.peers.values().all(|group| group.new.len() < 100));
+        assert_eq!(table.all.count, 1);
+        drop(table);
         drop(busy);
-        assert_eq!(places.taken().peers.len(), 0);
+        assert_eq!(slots.table().peers.len(), 0);
     }
 
     /// Which connection is closed when all slots are in use: connections as (peer, state), in the order of arrival, and
@@ -273,20 +274,20 @@ mod tests {
             (&[("192.0.2.7", IDLE), ("192.0.2.8", NEW), ("192.0.2.9", NEW)], Some(1)),
             (&[("192.0.2.7", IDLE), ("192.0.2.8", IDLE), ("192.0.2.9", BUSY)], Some(0)),
         ] {
-            let places = Places::new(connections.len(), connections.len());
+            let slots = ConnectionSlots::new(connections.len(), connections.len());
             let mut held = Vec::new();
             for (from, state) in connections {
-                let (watch, place) = enter(&places, from).unwrap();
+                let (watch, slot) = enter(&slots, from).unwrap();
                 let open = (*state != NEW).then(|| watch.open());
-                held.push((place, open.filter(|_| *state == BUSY)));
+                held.push((slot, open.filter(|_| *state == BUSY)));
                 advance(Duration::from_millis(1)).await;
             }
-            let newcomer = enter(&places, "198.51.100.1");
-            let taken = places.taken();
-            let left = |number: usize| taken.connections.contains_key(&(number as u64));
+            let newcomer = enter(&slots, "198.51.100.1");
+            let table = slots.table();
+            let left = |number: usize| table.connections.contains_key(&(number as u64));
             let gone: Vec<_> = (0..held.len()).filter(|number| !left(*number)).collect();
             assert_eq!(gone, closed.into_iter().collect::<Vec<_>>(), "{connections:?}");
-            drop(taken);
+            drop(table);
             assert_eq!(newcomer.is_some(), closed.is_some(), "{connections:?}");
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Lanes for long computations.
 #[derive(Debug)]
-pub(super) struct Aside {
+pub(super) struct Lanes {
     lanes: Arc<Semaphore>,
     tenant_max: usize,
     /// Tenants that use or wait for a lane.
@@ -23,7 +23,7 @@ pub(super) struct Aside {
 
 /// A lane, and the part of the tenant's share that it uses.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct LanePermit {
     _share: OwnedSemaphorePermit,
     _lane: OwnedSemaphorePermit,
 }
@@ -34,7 +34,7 @@ pub(super) fn lanes(asked: usize) -> usize {
     if asked > 0 { asked } else { (processors() / 2).max(1) }
 }
 
-impl Aside {
+impl Lanes {
     /// This many lanes, of which a tenant gets at most `tenant_max`.
     pub(super) fn new(lanes: usize, tenant_max: usize) -> Self {
         let bounded = |count: usize| count.clamp(1, Semaphore::MAX_PERMITS);
@@ -52,7 +52,7 @@ impl Aside {
         tenant: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = self.turn(tenant).await;
+        let turn = self.acquire(tenant).await;
         let (runtime, abandoned) = (Handle::current(), CancellationToken::new());
         let _awaited = abandoned.clone().drop_guard();
         let done = tokio::task::spawn_blocking(move || {
@@ -68,10 +68,10 @@ impl Aside {
     }
 
     /// Waits for a lane, until it is the tenant's turn.
-    pub(super) async fn turn(&self, tenant: &str) -> Turn {
+    pub(super) async fn acquire(&self, tenant: &str) -> LanePermit {
         // First the tenant's share, so that at most `tenant_max` requests of each tenant wait for the lanes.
         let share = acquired(self.share(tenant)).await;
-        Turn { _share: share, _lane: acquired(self.lanes.clone()).await }
+        LanePermit { _share: share, _lane: acquired(self.lanes.clone()).await }
     }
 
     fn share(&self, tenant: &str) -> Arc<Semaphore> {
@@ -98,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_done_on_another_thread_and_its_panic_is_no_ones_end() {
-        let aside = Aside::new(1, 1);
+        let aside = Lanes::new(1, 1);
         let here = std::thread::current().id();
         let there = aside.run("a", async { std::thread::current().id() }).await.unwrap();
         assert_ne!(here, there);
@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn tenants_take_turns_however_many_requests_one_of_them_has() {
-        let aside = Aside::new(1, 1);
+        let aside = Lanes::new(1, 1);
         let (release, held) = oneshot::channel::<()>();
         let first = aside.run("a", async move { held.await.unwrap() });
         let mut waiting: FuturesUnordered<_> = (0..16)
@@ -126,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_is_given_back_by_work_that_nobody_waits_for() {
-        let aside = Aside::new(1, 1);
+        let aside = Lanes::new(1, 1);
         {
             let mut abandoned = std::pin::pin!(aside.run("a", std::future::pending::<()>()));
             assert!(futures::poll!(abandoned.as_mut()).is_pending());

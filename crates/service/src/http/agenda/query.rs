@@ -4,7 +4,7 @@
 //! time between two requests changes what the next pages contain. It is not signed: it contains nothing that the caller
 //! could not have requested directly, and it is validated like any other query.
 
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Problem, ProblemCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foretell_events::codec::{Fault, INVALID_VALUE, TOO_LONG, parse_rfc3339};
@@ -25,7 +25,7 @@ const WINDOW_MS_END: i64 = 1 << 43;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AgendaOrder)]
-pub enum Order {
+pub enum AgendaOrder {
     /// The highest risk first; of equal risks, the earliest start.
     #[default]
     Risk,
@@ -51,14 +51,14 @@ pub(super) struct List {
     pub(super) window: Range<i64>,
     /// Only visits at this location.
     pub(super) location_id: Option<String>,
-    pub(super) order: Order,
+    pub(super) order: AgendaOrder,
     /// The time of the first page, at which the visits of all pages are scored.
     pub(super) now_ms: i64,
 }
 
 /// The sort key of a visit; lists are in ascending order of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct SortKey {
     /// By risk: decreases as the score increases. By start: 0.
     rank: u64,
     starts_at_ms: i64,
@@ -66,12 +66,18 @@ pub(super) struct Place {
     client_id: String,
 }
 
-impl Place {
-    pub(super) fn new(order: Order, score: f64, starts_at_ms: i64, appointment_id: &str, client_id: &str) -> Self {
+impl SortKey {
+    pub(super) fn new(
+        order: AgendaOrder,
+        score: f64,
+        starts_at_ms: i64,
+        appointment_id: &str,
+        client_id: &str,
+    ) -> Self {
         let rank = match order {
             // The bits of non-negative numbers increase with them.
-            Order::Risk => u64::MAX - score.max(0.0).to_bits(),
-            Order::Start => 0,
+            AgendaOrder::Risk => u64::MAX - score.max(0.0).to_bits(),
+            AgendaOrder::Start => 0,
         };
         Self { rank, starts_at_ms, appointment_id: appointment_id.to_owned(), client_id: client_id.to_owned() }
     }
@@ -89,7 +95,7 @@ impl Place {
 pub(in crate::http) struct Cursor {
     pub(super) list: List,
     /// The last visit that was returned.
-    pub(super) last: Place,
+    pub(super) last: SortKey,
     /// The places of all visits of the first page's list, as one number.
     pub(super) digest: u64,
 }
@@ -107,20 +113,20 @@ impl Cursor {
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct AgendaQuery {
     pub(super) list: List,
     /// Maximum number of visits.
     pub(super) limit: usize,
     /// The cursor that the page follows, if it is not the first one.
-    pub(super) behind: Option<Cursor>,
+    pub(super) after: Option<Cursor>,
 }
 
-impl Asked {
+impl AgendaQuery {
     /// Parses a query at `now_ms`: 400 if a part of it cannot be parsed, 422 if it is out of bounds.
     pub(super) fn read(query: &Query, now_ms: i64) -> Result<Self, Problem> {
         let limit = limit(query.limit.as_deref())?;
-        let behind = query.cursor.as_deref().map(cursor).transpose()?;
-        let list = match &behind {
+        let after = query.cursor.as_deref().map(cursor).transpose()?;
+        let list = match &after {
             Some(cursor) if cursor.list.now_ms > now_ms + AHEAD_MS_MAX => {
                 return Err(malformed("cursor", "is not the `next` of a page"));
             }
@@ -128,7 +134,7 @@ impl Asked {
             None => List::read(query, now_ms)?,
         };
         list.check()?;
-        if let Some(cursor) = &behind {
+        if let Some(cursor) = &after {
             // Parameters that are repeated must equal those of the cursor; otherwise the caller expects another list.
             let named = List::read(query, cursor.list.now_ms)?;
             let differs = [
@@ -141,7 +147,7 @@ impl Asked {
                 return Err(invalid(name, "differs from that of the cursor: omit it, or begin without a cursor"));
             }
         }
-        Ok(Self { list, limit, behind })
+        Ok(Self { list, limit, after })
     }
 }
 
@@ -150,8 +156,8 @@ impl List {
         let from_ms = query.from.as_deref().map(|text| time("from", text)).transpose()?.unwrap_or(now_ms);
         let to_ms = query.to.as_deref().map(|text| time("to", text)).transpose()?.unwrap_or(from_ms + DAY_MS);
         let order = match query.order.as_deref() {
-            None | Some("risk") => Order::Risk,
-            Some("start") => Order::Start,
+            None | Some("risk") => AgendaOrder::Risk,
+            Some("start") => AgendaOrder::Start,
             Some(_) => return Err(malformed("order", "is risk or start")),
         };
         Ok(Self { window: from_ms..to_ms, location_id: query.location_id.clone(), order, now_ms })
@@ -192,7 +198,7 @@ fn cursor(text: &str) -> Result<Cursor, Problem> {
 }
 
 fn malformed(name: &str, what: &str) -> Problem {
-    Problem::new(Code::MalformedRequest, format!("{name} {what}")).at(format!("/{name}"))
+    Problem::new(ProblemCode::MalformedRequest, format!("{name} {what}")).at(format!("/{name}"))
 }
 
 fn invalid(name: &str, what: &str) -> Problem {
@@ -208,24 +214,27 @@ mod tests {
     const NOW_MS: i64 = 1_772_359_200_000;
     const HOUR_MS: i64 = 3_600_000;
 
-    fn read_at(pairs: &[(&str, &str)], now_ms: i64) -> Result<Asked, Problem> {
+    fn read_at(pairs: &[(&str, &str)], now_ms: i64) -> Result<AgendaQuery, Problem> {
         let object: serde_json::Map<_, _> = pairs.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
-        Asked::read(&serde_json::from_value(object.into()).unwrap(), now_ms)
+        AgendaQuery::read(&serde_json::from_value(object.into()).unwrap(), now_ms)
     }
 
-    fn read(pairs: &[(&str, &str)]) -> Result<Asked, Problem> {
+    fn read(pairs: &[(&str, &str)]) -> Result<AgendaQuery, Problem> {
         read_at(pairs, NOW_MS)
     }
 
     #[test]
     fn what_is_not_named_is_the_next_day_by_risk() {
-        let asked = read(&[]).unwrap();
+        let query = read(&[]).unwrap();
         let window = NOW_MS..NOW_MS + DAY_MS;
-        let list = List { window, location_id: None, order: Order::Risk, now_ms: NOW_MS };
-        assert_eq!(asked, Asked { list, limit: 100, behind: None });
+        let list = List { window, location_id: None, order: AgendaOrder::Risk, now_ms: NOW_MS };
+        assert_eq!(query, AgendaQuery { list, limit: 100, after: None });
         let later = read(&[("from", "2026-03-02T00:00:00 01:00"), ("order", "start"), ("limit", "7")]).unwrap();
         let from_ms = NOW_MS + 13 * HOUR_MS;
-        assert_eq!((later.list.window, later.list.order, later.limit), (from_ms..from_ms + DAY_MS, Order::Start, 7));
+        assert_eq!(
+            (later.list.window, later.list.order, later.limit),
+            (from_ms..from_ms + DAY_MS, AgendaOrder::Start, 7)
+        );
     }
 
     #[test]
@@ -233,51 +242,51 @@ mod tests {
         let last = [("from", "2026-03-01T00:00:00Z"), ("to", "2026-04-01T00:00:00Z"), ("limit", "1000")];
         assert!(read(&last).is_ok(), "31 days, to the millisecond");
         for (pairs, code) in [
-            (&[("from", "yesterday")][..], Code::MalformedRequest),
-            (&[("to", "2026-03-01")], Code::MalformedRequest),
-            (&[("order", "name")], Code::MalformedRequest),
-            (&[("limit", "many")], Code::MalformedRequest),
-            (&[("limit", "-1")], Code::MalformedRequest),
-            (&[("cursor", "!")], Code::MalformedRequest),
-            (&[("cursor", "AAAA")], Code::MalformedRequest),
-            (&[("limit", "0")], Code::ValidationFailed),
-            (&[("limit", "1001")], Code::ValidationFailed),
-            (&[("to", "2026-03-01T10:00:00Z")], Code::ValidationFailed),
-            (&[("from", "2026-03-01T00:00:00Z"), ("to", "2026-04-01T00:00:00.001Z")], Code::ValidationFailed),
+            (&[("from", "yesterday")][..], ProblemCode::MalformedRequest),
+            (&[("to", "2026-03-01")], ProblemCode::MalformedRequest),
+            (&[("order", "name")], ProblemCode::MalformedRequest),
+            (&[("limit", "many")], ProblemCode::MalformedRequest),
+            (&[("limit", "-1")], ProblemCode::MalformedRequest),
+            (&[("cursor", "!")], ProblemCode::MalformedRequest),
+            (&[("cursor", "AAAA")], ProblemCode::MalformedRequest),
+            (&[("limit", "0")], ProblemCode::ValidationFailed),
+            (&[("limit", "1001")], ProblemCode::ValidationFailed),
+            (&[("to", "2026-03-01T10:00:00Z")], ProblemCode::ValidationFailed),
+            (&[("from", "2026-03-01T00:00:00Z"), ("to", "2026-04-01T00:00:00.001Z")], ProblemCode::ValidationFailed),
         ] {
             assert_eq!(read(pairs).unwrap_err().code(), code, "{pairs:?}");
         }
         let long = "x".repeat(ID_BYTES_MAX + 1);
-        assert_eq!(read(&[("location_id", &long)]).unwrap_err().code(), Code::ValidationFailed);
+        assert_eq!(read(&[("location_id", &long)]).unwrap_err().code(), ProblemCode::ValidationFailed);
     }
 
     #[test]
     fn a_cursor_names_its_list_and_nobody_else_may() {
         let first = read(&[("location_id", "l"), ("to", "2026-03-02T00:00:00Z")]).unwrap();
-        let last = Place::new(Order::Risk, 0.25, NOW_MS, "a", "c");
+        let last = SortKey::new(AgendaOrder::Risk, 0.25, NOW_MS, "a", "c");
         let cursor = Cursor { list: first.list.clone(), last, digest: 7 };
         let next = cursor.encode();
         // A day later.
         let query = |pairs: &[(&str, &str)]| read_at(&[&[("cursor", next.as_str())], pairs].concat(), NOW_MS + DAY_MS);
         let same = query(&[("location_id", "l"), ("to", "2026-03-02T01:00:00+01:00"), ("limit", "2")]).unwrap();
-        assert_eq!(same, Asked { list: first.list, limit: 2, behind: Some(cursor) });
+        assert_eq!(same, AgendaQuery { list: first.list, limit: 2, after: Some(cursor) });
         for other in
             [("location_id", "m"), ("to", "2026-03-02T00:00:01Z"), ("from", "2026-03-01T00:00:00Z"), ("order", "start")]
         {
-            assert_eq!(query(&[other]).unwrap_err().code(), Code::ValidationFailed, "{other:?}");
+            assert_eq!(query(&[other]).unwrap_err().code(), ProblemCode::ValidationFailed, "{other:?}");
         }
         let before = read_at(&[("cursor", &next)], NOW_MS - AHEAD_MS_MAX - 1);
-        assert_eq!(before.unwrap_err().code(), Code::MalformedRequest, "no page was ever made then");
+        assert_eq!(before.unwrap_err().code(), ProblemCode::MalformedRequest, "no page was ever made then");
     }
 
     proptest! {
         #[test]
         fn places_by_risk_begin_with_the_highest(a in 0.0..=1.0, b in 0.0..=1.0, early in 0_i64..9, late in 0_i64..9) {
-            let place = |order, score, at| Place::new(order, score, at, "a", "c");
-            let by_risk = place(Order::Risk, a, early).cmp(&place(Order::Risk, b, late));
+            let place = |order, score, at| SortKey::new(order, score, at, "a", "c");
+            let by_risk = place(AgendaOrder::Risk, a, early).cmp(&place(AgendaOrder::Risk, b, late));
             let expected = b.total_cmp(&a).then(early.cmp(&late));
             prop_assert_eq!(by_risk, expected);
-            let by_start = place(Order::Start, a, early).cmp(&place(Order::Start, b, late));
+            let by_start = place(AgendaOrder::Start, a, early).cmp(&place(AgendaOrder::Start, b, late));
             prop_assert_eq!(by_start, early.cmp(&late));
         }
 

@@ -106,7 +106,7 @@ fn addresses(criterion: &mut Criterion) {
     });
     let config = Config { geo_asn: Some(asn), geo_city: Some(city), ..Config::default() };
     let enricher = Enricher::new(&config, Arc::new(System));
-    enricher.look();
+    enricher.reload();
     let mut group = criterion.benchmark_group("address");
     group.throughput(criterion::Throughput::Elements(1));
     group.bench_function("resolved, both files", |bencher| {

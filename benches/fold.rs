@@ -7,7 +7,7 @@ use foretell_domain::view::user::LoginFold;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::record::Record;
 use foretell_events::{Event, Position, Topic};
-use foretell_lab::source::generate::{Logins as Generated, Shape};
+use foretell_lab::source::generate::{GeneratedLogins as Generated, GeneratorParams};
 use std::hint::black_box;
 
 /// Logins that are folded before starting again with empty rows.
@@ -39,7 +39,7 @@ impl Folding<'_> {
 }
 
 fn fold(criterion: &mut Criterion) {
-    let events: Vec<_> = Generated::new(Shape::default()).take(LOGINS).collect();
+    let events: Vec<_> = Generated::new(GeneratorParams::default()).take(LOGINS).collect();
     let records: Vec<_> = events.iter().take(4_096).cloned().enumerate().map(|(at, event)| record(at, event)).collect();
     let mut group = criterion.benchmark_group("login");
     group.throughput(Throughput::Elements(1));

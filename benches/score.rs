@@ -21,7 +21,7 @@ use foretell_domain::view::{Aggregate, RecordPosition};
 use foretell_events::appointment::{Scalar, StartsAt};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{DEFAULT_TENANT, Event, Fact};
-use foretell_lab::source::generate::{Logins as Generated, Shape};
+use foretell_lab::source::generate::{GeneratedLogins as Generated, GeneratorParams};
 use foretell_service::decisions::SOURCE;
 use serde_json::{Value, json};
 use std::hint::black_box;
@@ -71,7 +71,7 @@ impl Request {
 
 fn requests() -> Vec<Request> {
     let mut rows = Materialized::new(LoginFold::default());
-    let mut generated = Generated::new(Shape::default());
+    let mut generated = Generated::new(GeneratorParams::default());
     for (offset, event) in generated.by_ref().take(FOLDED).enumerate() {
         let partition = foretell_events::key::partition(event.key().as_bytes(), PARTITIONS);
         rows.take(&event, RecordPosition { partition, offset: offset as i64 });

@@ -175,7 +175,7 @@ impl Service {
         if self.roles.contains(&Role::Http) || backends.directory.is_some() {
             let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());
             let looking = enricher.clone();
-            blocking("check the data files", move || looking.look()).await?;
+            blocking("check the data files", move || looking.reload()).await?;
             tasks.spawn(async move {
                 enricher.watch(shutdown).await;
                 Ok(())

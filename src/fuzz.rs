@@ -30,7 +30,7 @@ use foretell_events::policy::TEXT_BYTES_MAX;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::zone::Rules;
 use foretell_events::{Topic, agent};
-use foretell_lab::source::{self, Format, Origin};
+use foretell_lab::source::{self, Origin, SourceFormat};
 use foretell_service::http::auth::Keys;
 use foretell_service::policies::PolicyDocument;
 use serde::Serialize;
@@ -42,19 +42,19 @@ const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: NOW_MS };
 
 /// A decoder, or several of one kind.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct FuzzTarget {
     /// Name of the target and of its corpus.
     pub name: &'static str,
     /// Decodes bytes; panics if a guarantee does not hold.
     pub run: fn(&[u8]),
 }
 
-const fn target(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run }
+const fn target(name: &'static str, run: fn(&[u8])) -> FuzzTarget {
+    FuzzTarget { name, run }
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[
+pub const TARGETS: &[FuzzTarget] = &[
     target("record", record),
     target("structured", structured),
     target("binary", foretell_service::http::fuzz::binary),
@@ -71,9 +71,9 @@ pub const TARGETS: &[Target] = &[
     target("api_keys", api_keys),
     target("netset", netset),
     target("mmdb", mmdb),
-    target("rba", |bytes| history(bytes, Format::Rba)),
-    target("noshow", |bytes| history(bytes, Format::Noshow)),
-    target("events", |bytes| history(bytes, Format::Events)),
+    target("rba", |bytes| history(bytes, SourceFormat::Rba)),
+    target("noshow", |bytes| history(bytes, SourceFormat::Noshow)),
+    target("events", |bytes| history(bytes, SourceFormat::Events)),
     target("time_zone", time_zone),
     target("user_agent", user_agent),
     target("dead_letter", dead_letter),
@@ -121,8 +121,11 @@ fn structured(bytes: &[u8]) {
 }
 
 fn policy<D: PolicyDocument>(bytes: &[u8], settings: &D) {
-    let syntax =
-        if document::without_mark(bytes).trim_ascii_start().starts_with(b"{") { Syntax::Json } else { Syntax::Toml };
+    let syntax = if document::without_byte_order_mark(bytes).trim_ascii_start().starts_with(b"{") {
+        Syntax::Json
+    } else {
+        Syntax::Toml
+    };
     let Ok(document) = document::parse(bytes, syntax, TEXT_BYTES_MAX) else { return };
     if D::read(&document, settings).is_ok() {
         let again = json::parse(document.to_string().as_bytes(), "").expect("invariant: a document is written as JSON");
@@ -188,7 +191,7 @@ fn mmdb(bytes: &[u8]) {
     }
 }
 
-fn history(bytes: &[u8], format: Format) {
+fn history(bytes: &[u8], format: SourceFormat) {
     let Ok(loaded) = source::read_from(bytes, Origin::default(), format) else { return };
     for sourced in &loaded.events {
         let parsed = sourced.parsed();
@@ -239,7 +242,9 @@ fn decision(bytes: &[u8]) {
 }
 
 fn patched(bytes: &[u8]) {
-    let Ok(patch) = serde_json::from_slice::<json_patch::Patch>(document::without_mark(bytes)) else { return };
+    let Ok(patch) = serde_json::from_slice::<json_patch::Patch>(document::without_byte_order_mark(bytes)) else {
+        return;
+    };
     let mut event = serde_json::json!({"id": "e", "data": {"user_id": "u", "list": [1, {"a": null}]}});
     let _ = patch::apply(&mut event, &patch);
     let text = serde_json::to_vec(&event).expect("invariant: a value has a JSON form");
@@ -294,7 +299,7 @@ mod tests {
     use super::*;
     use std::path::{Path, PathBuf};
 
-    fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
+    fn corpus(target: &FuzzTarget) -> Vec<(PathBuf, Vec<u8>)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -55,7 +55,7 @@ pub struct Config {
     /// Which log lines are written: directives as in `info,foretell_engine::pipeline=debug`.
     pub log_filter: String,
     /// Format of log lines.
-    pub log_format: Format,
+    pub log_format: LogFormat,
     /// Where spans are exported to, with OTLP over HTTP, as in `http://localhost:4318`. If none: the endpoint of the
     /// `OTEL_*` variables, if any. A URL without a path is a base, and traces go to `/v1/traces`.
     pub otlp_endpoint: Option<String>,
@@ -67,7 +67,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             log_filter: format!("info,fjall=warn,lsm_tree=warn,{QUIET}"),
-            log_format: Format::Text,
+            log_format: LogFormat::Text,
             otlp_endpoint: None,
             service_name: "foretell".into(),
         }
@@ -77,7 +77,7 @@ impl Default for Config {
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Format {
+pub enum LogFormat {
     /// Plain text; coloured on a terminal, unless `NO_COLOR` is set.
     #[default]
     Text,
@@ -156,15 +156,15 @@ pub fn is_coloured(stream: &impl IsTerminal) -> bool {
 }
 
 /// Log lines on stderr.
-fn lines<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let is_coloured = is_coloured(&std::io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_coloured);
     match format {
-        Format::Text => lines.with_target(false).boxed(),
-        Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().event_format(lines::Traced::new()).boxed(),
     }
 }
 

@@ -5,7 +5,7 @@ use foretell_domain::address::{Family, Generation, View};
 use foretell_engine::pipeline::{Config, task};
 use foretell_events::record::Record;
 use foretell_events::{Topic, codec};
-use foretell_lab::source::generate::{Hot, Logins, Shape};
+use foretell_lab::source::generate::{GeneratedLogins, GeneratorParams, Hot};
 use foretell_ports::clock::System;
 use foretell_ports::log::{Log, Next};
 use foretell_ports::store::Store;
@@ -69,8 +69,8 @@ async fn rate(directory: &Path, hot: Option<Hot>, events: usize) -> Result<f64, 
     )?;
     let (log, store): (Arc<dyn Log>, Arc<dyn Store>) =
         (Arc::new(log), Arc::new(foretell_disk::store::Store::open(&locked)?));
-    let shape = Shape { hot: hot.map(|hot| (hot, 0.5)), ..Shape::default() };
-    append(log.as_ref(), Logins::new(shape), events).await?;
+    let shape = GeneratorParams { hot: hot.map(|hot| (hot, 0.5)), ..GeneratorParams::default() };
+    append(log.as_ref(), GeneratedLogins::new(shape), events).await?;
     let took = fold(log, store.clone(), Config::default(), events).await?;
     figure("largest row", largest(store.as_ref()).await? as f64, "bytes");
     drop((store, locked));
@@ -91,7 +91,7 @@ async fn largest(store: &dyn Store) -> Result<usize, Failure> {
 }
 
 /// Appends logins in large calls.
-pub(crate) async fn append(log: &dyn Log, logins: Logins, events: usize) -> Result<(), Failure> {
+pub(crate) async fn append(log: &dyn Log, logins: GeneratedLogins, events: usize) -> Result<(), Failure> {
     let mut left = events;
     let mut logins = logins.map(generated::record);
     let mut took = Duration::ZERO;

@@ -5,14 +5,14 @@ use foretell_events::codec::{self, Parsed};
 use foretell_events::login::LoginFact;
 use foretell_events::record::NewRecord;
 use foretell_events::{Event, Fact};
-use foretell_lab::source::generate::{Logins, Shape};
+use foretell_lab::source::generate::{GeneratedLogins, GeneratorParams};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// The logins of a seed.
-pub(crate) fn logins(seed: u64) -> Logins {
-    Logins::new(Shape { seed, ..Shape::default() })
+pub(crate) fn logins(seed: u64) -> GeneratedLogins {
+    GeneratedLogins::new(GeneratorParams { seed, ..GeneratorParams::default() })
 }
 
 /// A record as producers write it.

@@ -2,14 +2,14 @@
 
 #![no_main]
 
-use foretell::fuzz::{TARGETS, Target};
+use foretell::fuzz::{FuzzTarget, TARGETS};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 /// Names the target.
 const VARIABLE: &str = "FORETELL_FUZZ_TARGET";
 
-static CHOSEN: LazyLock<Target> = LazyLock::new(|| {
+static CHOSEN: LazyLock<FuzzTarget> = LazyLock::new(|| {
     let name = std::env::var(VARIABLE).unwrap_or_default();
     let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
     *TARGETS.iter().find(|target| target.name == name).unwrap_or_else(|| panic!("set {VARIABLE} to one of {names:?}"))

@@ -12,7 +12,7 @@ use foretell_engine::pipeline::family;
 use foretell_events::codec::rfc3339;
 use foretell_events::{Event, Topic, judge, key};
 use foretell_lab::source::EVENTS_MAX;
-use foretell_lab::train::{self, Refused, TrainedModel, TrainingSet};
+use foretell_lab::train::{self, TrainedModel, TrainingRefusal, TrainingSet};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
@@ -107,7 +107,7 @@ impl TrainingJob {
         mut events: Vec<Event>,
         query: &TrainingQuery,
         context: &JobContext<()>,
-    ) -> Result<TrainedModel, Refused> {
+    ) -> Result<TrainedModel, TrainingRefusal> {
         let flow =
             |result: Result<(), Error>| if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         // Records of one key are in the order of their appends; the stable sort keeps it for equal times.

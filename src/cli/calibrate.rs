@@ -8,9 +8,9 @@ use crate::ops::Error;
 use crate::ops::inspect::Print;
 use clap::{Args, ValueEnum};
 use foretell_events::DEFAULT_TENANT;
-use foretell_lab::calibrate::{self, Calibration, PolicyFile, Replayed};
-use foretell_lab::simulate::{self, History, Shape};
-use foretell_lab::source::{self, Format};
+use foretell_lab::calibrate::{self, CalibrationResult, PolicyFile, Replayed};
+use foretell_lab::simulate::{self, HistorySize, SimulatedHistory};
+use foretell_lab::source::{self, SourceFormat};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -69,17 +69,17 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Writes a history to stdout or a file; the summary is a message.
-pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Failure> {
-    let Simulate { kind: Facts::Logins, users, days, seed, output } = asked;
-    let history = History::new(Shape { users: *users, days: *days, seed: *seed }).map_err(failed)?;
+pub(super) fn simulate(args: &Simulate, out: &mut dyn Write) -> Result<(), Failure> {
+    let Simulate { kind: Facts::Logins, users, days, seed, output } = args;
+    let history = SimulatedHistory::new(HistorySize { users: *users, days: *days, seed: *seed }).map_err(failed)?;
     let bar = progress("days", u64::from(*days));
-    let tell = &mut |day| bar.set_position(day);
+    let on_progress = &mut |day| bar.set_position(day);
     let events = match output {
-        None => simulate::write(history, out, tell)?,
+        None => simulate::write(history, out, on_progress)?,
         Some(path) => {
             let cannot = |cause| Failure::Other(format!("cannot write {}: {cause}", path.display()));
             let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
-            let events = simulate::write(history, &mut file, tell).map_err(cannot)?;
+            let events = simulate::write(history, &mut file, on_progress).map_err(cannot)?;
             file.flush().map_err(cannot)?;
             events
         }
@@ -90,8 +90,8 @@ pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Fail
 }
 
 /// Prints the thresholds and what they cost.
-pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy, output: _ } = asked;
+pub(super) fn calibrate(config: &Config, args: &Calibrate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy, output: _ } = args;
     let mut policy =
         policy.as_ref().map(|path| Ok::<_, Failure>((path, PolicyFile::read(path).map_err(failed)?))).transpose()?;
     let score = match &policy {
@@ -102,14 +102,14 @@ pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &
     };
     let mut replayed = Replayed::default();
     for path in files {
-        let loaded = source::read(path, Format::Events, DEFAULT_TENANT).map_err(Error::from)?;
+        let loaded = source::read(path, SourceFormat::Events, DEFAULT_TENANT).map_err(Error::from)?;
         let bar = progress("events", loaded.events.len() as u64);
         let name = path.display().to_string();
         let added = replayed.add(&name, &loaded, &score, &config.fold, &mut |done| bar.set_position(done));
         bar.finish_and_clear();
         added.map_err(failed)?;
     }
-    let calibration = Calibration::new(&replayed, *target_tpr).map_err(failed)?;
+    let calibration = CalibrationResult::new(&replayed, *target_tpr).map_err(failed)?;
     if let Some(path) = plot {
         let picture = calibrate::svg(&calibration).map_err(failed)?;
         std::fs::write(path, picture).map_err(|cause| failed(format!("cannot write {}: {cause}", path.display())))?;

@@ -16,7 +16,7 @@ use foretell_events::policy::TEXT_BYTES_MAX;
 use foretell_lab::evaluate;
 use foretell_lab::evaluate::policies::{Changed, PolicyChange};
 use foretell_lab::evaluate::reminders::{Happened, ReminderOptions};
-use foretell_lab::source::{self, Loaded};
+use foretell_lab::source::{self, SourceData};
 use foretell_ports::file;
 use foretell_service::policies::PolicyDocument;
 use serde::Serialize;
@@ -83,8 +83,8 @@ pub(super) enum About {
 }
 
 /// Runs the operation; an invalid policy is a failure that contains the reason.
-pub(super) fn run(config: &Config, asked: &Policies, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    match asked {
+pub(super) fn run(config: &Config, args: &Policies, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    match args {
         Policies::Schema { kind: About::Login } => Ok(write!(out, "{LOGIN_POLICY}")?),
         Policies::Schema { kind: About::Reminders } => Ok(write!(out, "{REMINDERS_POLICY}")?),
         Policies::Variables => Ok(variables(print, out)?),
@@ -111,21 +111,28 @@ fn check(config: &Config, file: &Path, kind: About, print: Print, out: &mut dyn 
     Ok(())
 }
 
-fn logins(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+fn logins(config: &Config, test: &Test, loaded: &SourceData, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let settings = &config.score.login;
     let after = read(&test.file, settings)?;
     let before = test.instead_of.as_deref().map(|file| read(file, settings)).transpose()?;
     let before = before.unwrap_or_else(|| settings.clone());
     let mut list = List { print, left: test.limit, out };
     let bar = progress("events", loaded.events.len() as u64);
-    let tell = &mut |done, _| bar.set_position(done);
+    let on_progress = &mut |done, _| bar.set_position(done);
     let change = PolicyChange { before: &before, after: &after };
-    let compared = evaluate::policies::policies(loaded, change, &config.fold, &mut |one| list.changed(&one), tell);
+    let compared =
+        evaluate::policies::policies(loaded, change, &config.fold, &mut |one| list.changed(&one), on_progress);
     bar.finish_and_clear();
     summary(&compared?, print, out)
 }
 
-fn reminders(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+fn reminders(
+    config: &Config,
+    test: &Test,
+    loaded: &SourceData,
+    print: Print,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     if test.instead_of.is_some() {
         return Err(Failure::Other(
             "--instead-of is only for policies of logins: test policies of reminders one after the other".into(),
@@ -138,8 +145,8 @@ fn reminders(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &
     };
     let mut list = List { print, left: test.limit, out };
     let bar = progress("events", loaded.events.len() as u64);
-    let tell = &mut |done, _| bar.set_position(done);
-    let told = evaluate::reminders::reminders(loaded, &options, &mut |one| list.happened(&one), tell);
+    let on_progress = &mut |done, _| bar.set_position(done);
+    let told = evaluate::reminders::reminders(loaded, &options, &mut |one| list.happened(&one), on_progress);
     bar.finish_and_clear();
     summary(&told?, print, out)
 }

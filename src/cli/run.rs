@@ -8,7 +8,7 @@ use super::{At, Cli, Command, Evaluate, Facts, Format, Import, Inspect, Migrate,
 use crate::app;
 use crate::config::{self, Config};
 use crate::demo;
-use crate::ops::access::{Access, Remote};
+use crate::ops::access::{Access, RemoteService};
 use crate::ops::inspect::{self, Print, What};
 use crate::ops::jobs::Console;
 use crate::ops::{self, Error, backup, import, rebuild, verify};
@@ -55,7 +55,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             }
         }
         Command::Health { url } => block_on(health(&url, out))?,
-        Command::Simulate(asked) => calibrate::simulate(&asked, out)?,
+        Command::Simulate(args) => calibrate::simulate(&args, out)?,
         command => {
             let flags = command.flags();
             let print = flags.print();
@@ -88,13 +88,13 @@ fn install_zone_rules(config: &Config) -> Result<(), Failure> {
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve(asked) => Box::pin(super::serve::run(config, clock(), asked)).await,
+        Command::Serve(args) => Box::pin(super::serve::run(config, clock(), args)).await,
         Command::Demo(_) => demo::run(config, print, out).await,
-        Command::Import(asked) => import_file(config, asked, print, out).await,
-        Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
+        Command::Import(args) => import_file(config, args, print, out).await,
+        Command::Evaluate(args) => evaluate_file(&config, &args, print, out),
         Command::Policy { what, .. } => policy::run(&config, &what, print, out),
-        Command::Calibrate(asked) => calibrate::calibrate(&config, &asked, print, out),
-        Command::Migrate(Migrate { repartition: Some(asked), .. }) => repartition(config, asked, print, out).await,
+        Command::Calibrate(args) => calibrate::calibrate(&config, &args, print, out),
+        Command::Migrate(Migrate { repartition: Some(args), .. }) => repartition(config, args, print, out).await,
         Command::Migrate(Migrate { repartition: None, .. }) => migrate(&config, print, out).await,
         Command::Inspect { what, .. } => {
             let access = Access::look(&config, clock()).await?;
@@ -200,16 +200,16 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(System)
 }
 
-async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let kind = match asked.kind {
+async fn import_file(config: Config, args: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let kind = match args.kind {
         Facts::Logins => import::Kind::Logins,
         Facts::Appointments => import::Kind::Appointments,
     };
-    let tenant = asked.tenant.as_deref();
+    let tenant = args.tenant.as_deref();
     let of_silent = tenant.unwrap_or(DEFAULT_TENANT);
     check_tenant(of_silent)?;
-    let loaded = source::read(&asked.file, asked.format.into(), of_silent).map_err(Error::from)?;
-    let (journals, place) = match (app::disk_directory(&config.log), &asked.to.to) {
+    let loaded = source::read(&args.file, args.format.into(), of_silent).map_err(Error::from)?;
+    let (journals, place) = match (app::disk_directory(&config.log), &args.to.to) {
         (_, Some(url)) => {
             (state_directory()?, url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()))
         }
@@ -218,10 +218,10 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         (None, None) => (state_directory()?, format!("{} {}", config.log, config.topics.prefix)),
     };
     let name = format!("{place} {of_silent}");
-    let remote = Remote { url: asked.to.to, key: asked.to.api_key };
+    let remote = RemoteService { url: args.to.to, key: args.to.api_key };
     let access = Access::find(&config, remote, clock()).await?;
     let bar = progress("events", loaded.events.len() as u64);
-    let target = import::Target { access: &access, name, journals, tenant, now_ms: clock().now_ms() };
+    let target = import::ImportTarget { access: &access, name, journals, tenant, now_ms: clock().now_ms() };
     let imported = import::import(&loaded, kind, &target, &mut |done| bar.set_position(done as u64)).await;
     bar.finish_and_clear();
     let imported = imported?;
@@ -253,22 +253,22 @@ fn state_directory() -> Result<PathBuf, Failure> {
     Ok(state.join("foretell").join("imports"))
 }
 
-fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let until = asked.train_until.as_deref().map(parse_rfc3339).transpose();
+fn evaluate_file(config: &Config, args: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let until = args.train_until.as_deref().map(parse_rfc3339).transpose();
     let train_until_ms = until.map_err(|fault| Failure::Other(format!("--train-until: {}", fault.detail)))?;
     let tenant = DEFAULT_TENANT;
-    let mut loaded = source::read(&asked.file, asked.format.into(), tenant).map_err(Error::from)?;
-    loaded.enrich(&Enricher::looked(&config.enrich, clock()));
+    let mut loaded = source::read(&args.file, args.format.into(), tenant).map_err(Error::from)?;
+    loaded.enrich(&Enricher::loaded(&config.enrich, clock()));
     let bar = progress("events", loaded.events.len() as u64);
-    let tell = &mut |done, _| bar.set_position(done);
+    let on_progress = &mut |done, _| bar.set_position(done);
     let limits = config.fold.clone();
-    let summary = match asked.kind {
+    let summary = match args.kind {
         Facts::Logins => {
             let options = LoginOptions { score: config.score.login.clone(), limits, train_until_ms };
-            evaluate::logins(&loaded, &options, out, tell)?
+            evaluate::logins(&loaded, &options, out, on_progress)?
         }
         Facts::Appointments => {
-            let at = match asked.at {
+            let at = match args.at {
                 At::Booking => evaluate::At::Booking,
                 At::DayBefore => evaluate::At::DayBefore,
             };
@@ -276,7 +276,7 @@ fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn 
             let embedded = app::disk_directory(&config.log).map(|_| topics.embedded_partitions);
             let partitions = embedded.unwrap_or(topics.partitions);
             let options = AppointmentOptions { score, limits, partitions, at, train_until_ms };
-            evaluate::appointments(&loaded, &options, out, tell)?
+            evaluate::appointments(&loaded, &options, out, on_progress)?
         }
     };
     out.flush()?;
@@ -290,12 +290,12 @@ fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn 
 }
 
 async fn health(url: &str, out: &mut dyn Write) -> Result<(), Failure> {
-    let remote = Remote { url: Some(url.to_owned()), key: None };
+    let remote = RemoteService { url: Some(url.to_owned()), key: None };
     let answer = ops::access::Access::remote(remote)?.get("/readyz?verbose").await?;
     Ok(writeln!(out, "{answer:#}")?)
 }
 
-impl From<Format> for source::Format {
+impl From<Format> for source::SourceFormat {
     fn from(format: Format) -> Self {
         match format {
             Format::Rba => Self::Rba,

@@ -48,8 +48,8 @@ pub(super) struct Serve {
 ///
 /// # Errors
 /// Invalid settings, an address that is not available, and the error that ended the service.
-pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
-    let Serve { roles, insecure, first_key, auto_rebuild, .. } = asked;
+pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, args: Serve) -> Result<(), Failure> {
+    let Serve { roles, insecure, first_key, auto_rebuild, .. } = args;
     let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
     let shutdown = CancellationToken::new();
     let names: Vec<_> = roles.iter().map(|role| role.name()).collect();
@@ -57,21 +57,21 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     tracing::debug!(settings = %config.dump(), "settings");
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
     // The other roles only answer probes, which need no key.
-    let is_asked = roles.contains(&Role::Http);
+    let serves_http = roles.contains(&Role::Http);
     let keys = match config.http.api_keys_file.as_deref() {
-        _ if !is_asked => None,
+        _ if !serves_http => None,
         Some(path) => Some(keys::of_settings(path)?),
         None if first_key => Some(keys::first(&config, &mut std::io::stderr())?),
         None => None,
     };
     let listener = listen("http.listen", &config.http.listen).await?;
     let address = listener.local_addr()?;
-    if is_asked {
+    if serves_http {
         auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
     }
     let ops = listen_for_operators(&config.ops).await?;
     let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
-    let docs = is_asked.then(|| format!("http://{address}/docs"));
+    let docs = serves_http.then(|| format!("http://{address}/docs"));
     let waits_for = match config.log == config.store {
         true => config.log.clone(),
         false => format!("{} and {}", config.log, config.store),

@@ -5,14 +5,14 @@ use super::ending::{Failure, check_tenant, unless_signalled};
 use super::{Destination, Format, time};
 use crate::app::training::TrainingQuery;
 use crate::config::Config;
-use crate::ops::access::{Access, Remote};
+use crate::ops::access::{Access, RemoteService};
 use crate::ops::inspect::Print;
 use crate::ops::jobs::Console;
 use crate::ops::{Error, train as ops};
 use clap::{Args, Subcommand};
 use foretell_events::codec::rfc3339;
 use foretell_lab::source;
-use foretell_lab::train::{self, Refused, TrainedModel, TrainingSet, table};
+use foretell_lab::train::{self, TrainedModel, TrainingRefusal, TrainingSet, table};
 use foretell_ports::clock::{Clock, System};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -70,7 +70,7 @@ pub(super) async fn run(config: &Config, args: Train, print: Print, out: &mut dy
     let access = match (&args.file, args.publish) {
         (Some(_), false) => None,
         _ => {
-            let remote = Remote { url: args.to.to.clone(), key: args.to.api_key.clone() };
+            let remote = RemoteService { url: args.to.to.clone(), key: args.to.api_key.clone() };
             Some(if remote.url.is_some() {
                 Access::remote(remote)?
             } else {
@@ -123,7 +123,7 @@ fn of_file(file: &Path, config: &Config, args: &NoShow, clock: &dyn Clock) -> Re
     let loaded = source::read(file, args.format.into(), &args.tenant).map_err(Error::from)?;
     let bar = progress("events", loaded.events.len() as u64);
     let settings = &config.score.no_show;
-    let refused = |refused: Refused| Failure::Other(refused.to_string());
+    let refused = |refused: TrainingRefusal| Failure::Other(refused.to_string());
     let events = loaded.events.iter().map(|sourced| &sourced.event);
     let history = train::replay(events, settings, &config.fold, &mut |done| {
         bar.set_position(done);

@@ -23,17 +23,18 @@ pub(super) fn read(directory: &Path) -> Result<Rules, String> {
     let mut zones = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(directory.join(&folder)).map_err(|cause| told(&folder, directory, &cause))?;
+        let entries =
+            std::fs::read_dir(directory.join(&folder)).map_err(|cause| read_error(&folder, directory, &cause))?;
         for entry in entries {
-            let entry = entry.map_err(|cause| told(&folder, directory, &cause))?;
+            let entry = entry.map_err(|cause| read_error(&folder, directory, &cause))?;
             let place = folder.join(entry.file_name());
             // Metadata of the target, not of the entry: zones with equal rules are often links to one file.
-            let about = std::fs::metadata(entry.path()).map_err(|cause| told(&place, directory, &cause))?;
+            let about = std::fs::metadata(entry.path()).map_err(|cause| read_error(&place, directory, &cause))?;
             match place.to_str() {
                 Some(name) if LEFT_OUT.contains(&name) || NOT_ZONES.contains(&name) => {}
                 Some(_) if about.is_dir() => folders.push(place),
                 Some(name) if about.len() <= FILE_BYTES_MAX => {
-                    let bytes = std::fs::read(entry.path()).map_err(|cause| told(&place, directory, &cause))?;
+                    let bytes = std::fs::read(entry.path()).map_err(|cause| read_error(&place, directory, &cause))?;
                     if bytes.starts_with(MAGIC) {
                         zones.push((name.to_owned(), bytes));
                     }
@@ -52,7 +53,7 @@ pub(super) fn read(directory: &Path) -> Result<Rules, String> {
     Rules::over_bundled(release.as_deref(), zones).map_err(|fault| format!("{}: {fault}", directory.display()))
 }
 
-fn told(place: &Path, directory: &Path, cause: &std::io::Error) -> String {
+fn read_error(place: &Path, directory: &Path, cause: &std::io::Error) -> String {
     format!("{}: {cause}", directory.join(place).display())
 }
 

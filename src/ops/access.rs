@@ -1,7 +1,7 @@
 //! How a command accesses an instance: by URL, through the socket of a running one, or through its own ports.
 
 use super::Error;
-use super::import::Target;
+use super::import::ImportTarget;
 use crate::app::backend_urls::{self, BackendUrls};
 use crate::app::{self, Backends, SOCKET};
 use crate::config::Config;
@@ -72,7 +72,7 @@ impl Opened {
     /// Appends events of an operator; they are durable when it returns. The steps are those of a service.
     async fn append(&self, events: &[Sourced], tenant: Option<&str>) -> Result<(), Error> {
         let Ports { log, clock, enricher, .. } = self.backends.ports.clone();
-        tokio::task::block_in_place(|| enricher.look());
+        tokio::task::block_in_place(|| enricher.reload());
         let ingest = Ingest::new(log, clock, enricher, self.config.topics.prefix.clone());
         let terms = ingest.terms(Sender::Operator { topic: None }, tenant);
         let admitted = events.iter().map(|event| terms.admit(event.parsed()));
@@ -131,7 +131,7 @@ impl Lines {
 
 /// A service other than the one of the configuration.
 #[derive(Debug, Clone, Default)]
-pub struct Remote {
+pub struct RemoteService {
     /// Its URL, as in `http://host:8080`.
     pub url: Option<String>,
     /// Its API key.
@@ -140,7 +140,7 @@ pub struct Remote {
 
 impl Access {
     /// Access to the remote service if one is named, else to the instance of the configuration.
-    pub async fn find(config: &Config, remote: Remote, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+    pub async fn find(config: &Config, remote: RemoteService, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         if remote.url.is_some() {
             return Self::remote(remote);
         }
@@ -159,7 +159,7 @@ impl Access {
             let detail = format!("there is no directory {}; `foretell serve` creates it", absent.display());
             return Err(Error::Answer(detail));
         }
-        Self::find(config, Remote::default(), clock).await
+        Self::find(config, RemoteService::default(), clock).await
     }
 
     /// Folds a family until the returned guard is dropped, unless a service does.
@@ -176,7 +176,7 @@ impl Access {
     }
 
     /// Access to a service at a URL.
-    pub fn remote(remote: Remote) -> Result<Self, Error> {
+    pub fn remote(remote: RemoteService) -> Result<Self, Error> {
         let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Error::Answer(format!(
@@ -253,7 +253,11 @@ impl Access {
     }
 
     /// Appends events; they are durable when it returns. Waits while a service is overloaded or its log is unreachable.
-    pub async fn append(&self, events: &[Sourced], Target { tenant, .. }: &Target<'_>) -> Result<(), Error> {
+    pub async fn append(
+        &self,
+        events: &[Sourced],
+        ImportTarget { tenant, .. }: &ImportTarget<'_>,
+    ) -> Result<(), Error> {
         match self {
             Self::Opened(opened) => opened.append(events, *tenant).await,
             Self::Service { client, base, key } => {

@@ -13,7 +13,7 @@ use super::access::Access;
 use foretell_engine::ingest::{BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX};
 use foretell_events::gate::{GateContext, Sender};
 use foretell_events::{Event, Topic};
-use foretell_lab::source::{Loaded, Sourced};
+use foretell_lab::source::{SourceData, Sourced};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -74,7 +74,7 @@ pub struct Imported {
 }
 
 /// Destination of an import.
-pub struct Target<'a> {
+pub struct ImportTarget<'a> {
     /// Access to the instance.
     pub access: &'a Access,
     /// Name of the destination in the journal.
@@ -89,9 +89,9 @@ pub struct Target<'a> {
 
 /// Appends the events of a file that are not in the log yet; `progress` receives the number of events done.
 pub async fn import(
-    loaded: &Loaded,
+    loaded: &SourceData,
     kind: Kind,
-    target: &Target<'_>,
+    target: &ImportTarget<'_>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Imported, Error> {
     check(loaded, kind, target)?;
@@ -115,14 +115,14 @@ pub async fn import(
         write(&path, &journal)?;
         progress(journal.done);
     }
-    let Loaded { skipped, dropped, without_country, .. } = *loaded;
+    let SourceData { skipped, dropped, without_country, .. } = *loaded;
     Ok(Imported { events: total, before, skipped, dropped, without_country, journal: path })
 }
 
 /// Whether every event passes the gate and is of the kind, checked before any is appended: otherwise a later batch
 /// could be rejected after earlier ones were stored. The [ingestion](foretell_engine::ingest) of each batch checks
 /// again.
-fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> {
+fn check(loaded: &SourceData, kind: Kind, target: &ImportTarget<'_>) -> Result<(), Error> {
     let sender = Sender::Operator { topic: Some(kind.topic()) };
     let terms = GateContext { now_ms: target.now_ms, tenant: target.tenant, sender };
     let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));
@@ -155,7 +155,7 @@ fn weight(event: &Event, sourced: &Sourced) -> usize {
     data + event.envelope.id.len() + event.envelope.source.len() + 200
 }
 
-fn journal_path(target: &Target<'_>, digest: &str) -> PathBuf {
+fn journal_path(target: &ImportTarget<'_>, digest: &str) -> PathBuf {
     let to = xxhash_rust::xxh3::xxh3_64(target.name.as_bytes());
     target.journals.join(format!("{}-{to:016x}.json", digest.get(..32).unwrap_or(digest)))
 }

@@ -131,7 +131,7 @@ impl<E: SpanExporter> SpanExporter for Reported<E> {
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.losses.tell("the process ends");
+        self.losses.log("the process ends");
         self.exporter.shutdown_with_timeout(timeout)
     }
 
@@ -148,18 +148,18 @@ impl<E: SpanExporter> SpanExporter for Reported<E> {
 #[derive(Debug)]
 struct Losses {
     endpoint: String,
-    untold: Mutex<Untold>,
+    unlogged: Mutex<UnloggedLosses>,
 }
 
 #[derive(Debug, Default)]
-struct Untold {
+struct UnloggedLosses {
     spans: u64,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Losses {
     fn new(endpoint: String) -> Self {
-        Self { endpoint, untold: Mutex::default() }
+        Self { endpoint, unlogged: Mutex::default() }
     }
 
     fn count(&self, spans: u64, error: &dyn std::fmt::Display, now: Instant) {
@@ -169,8 +169,8 @@ impl Losses {
     }
 
     /// Logs the losses since the last line.
-    fn tell(&self, why: &str) {
-        let spans = std::mem::take(&mut self.untold.lock().unwrap_or_else(PoisonError::into_inner).spans);
+    fn log(&self, why: &str) {
+        let spans = std::mem::take(&mut self.unlogged.lock().unwrap_or_else(PoisonError::into_inner).spans);
         if spans > 0 {
             self.warn(spans, &why);
         }
@@ -182,13 +182,13 @@ impl Losses {
 
     /// The number of lost spans to log, if a line is due.
     fn counted(&self, spans: u64, now: Instant) -> Option<u64> {
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.spans += spans;
-        if untold.told_at.is_some_and(|told_at| now.duration_since(told_at) < PAUSE) {
+        let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
+        unlogged.spans += spans;
+        if unlogged.logged_at.is_some_and(|logged_at| now.duration_since(logged_at) < PAUSE) {
             return None;
         }
-        untold.told_at = Some(now);
-        Some(std::mem::take(&mut untold.spans))
+        unlogged.logged_at = Some(now);
+        Some(std::mem::take(&mut unlogged.spans))
     }
 }
 

@@ -58,7 +58,7 @@ impl Enriched {
     async fn with(dir: tempfile::TempDir, config: Config) -> Self {
         let world = World::new();
         let enricher = Enricher::new(&config, world.clock.clone());
-        enricher.look();
+        enricher.reload();
         let parts = Parts { enricher: enricher.clone(), ..world.parts() };
         Self { instance: Instance::with(world, parts).await, enricher, dir }
     }
@@ -176,7 +176,7 @@ async fn what_files_cannot_say_is_neutral_and_a_warning() {
     mmdb(&files.dir.path().join("asn.mmdb"), &[("203.0.113.0/24", json!({"autonomous_system_number": 64_500}))]);
     mmdb(&files.dir.path().join("city.mmdb"), &[("203.0.113.0/24", json!({"country_code": "IE"}))]);
     std::fs::write(files.dir.path().join("deny.netset"), "# none\n").unwrap();
-    files.enricher.look();
+    files.enricher.reload();
     assert_eq!(files.score(data.clone()).await["warnings"], json!([]));
     files.instance.world.clock.set(NOW_MS + 61 * 86_400_000);
     assert_eq!(files.score(data).await["warnings"], json!(["GEO_STALE"]));

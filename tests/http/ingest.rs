@@ -6,13 +6,13 @@
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, login};
 use foretell::config::{self, Config, Layers};
-use foretell::ops::access::{Access, Remote};
-use foretell::ops::import::{Kind, Target, import};
+use foretell::ops::access::{Access, RemoteService};
+use foretell::ops::import::{ImportTarget, Kind, import};
 use foretell_events::codec::{self, rfc3339};
 use foretell_events::gate::{self, UNKNOWN_BYTES_MAX};
 use foretell_events::record::Record;
 use foretell_events::{DEFAULT_TENANT, Topic};
-use foretell_lab::source::{self, Format, Origin};
+use foretell_lab::source::{self, Origin, SourceFormat};
 use foretell_ports::log::Log;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ impl Paths {
         let post = || self.instance.request(Method::POST, "/v1/events").header("foretell-tenant", tenant);
         let batch =
             |body: Value| post().header("content-type", "application/cloudevents-batch+json").body(body.to_string());
-        let remote = || Remote { url: Some(format!("http://{}", self.instance.address)), key: None };
+        let remote = || RemoteService { url: Some(format!("http://{}", self.instance.address)), key: None };
         match path {
             Path::Structured => {
                 let request = post().header("content-type", "application/cloudevents+json");
@@ -77,7 +77,7 @@ impl Paths {
             Path::ImportService => self.import(&Access::remote(remote()).unwrap(), tenant, event).await,
             Path::ImportDirectory => {
                 let clock = self.instance.world.clock.clone();
-                let access = Access::find(&self.config, Remote::default(), clock).await.unwrap();
+                let access = Access::find(&self.config, RemoteService::default(), clock).await.unwrap();
                 self.import(&access, tenant, event).await
             }
         }
@@ -85,12 +85,12 @@ impl Paths {
 
     async fn import(&self, access: &Access, tenant: &str, event: &Value) -> Vec<String> {
         let origin = Origin { file: "events.jsonl", tenant };
-        let loaded = match source::read_from(event.to_string().as_bytes(), origin, Format::Events) {
+        let loaded = match source::read_from(event.to_string().as_bytes(), origin, SourceFormat::Events) {
             Ok(loaded) => loaded,
             Err(error) => return codes(&error.to_string()),
         };
         let journals = TempDir::new_in(&self.scratch).unwrap();
-        let target = Target {
+        let target = ImportTarget {
             access,
             name: "here".into(),
             journals: PathBuf::from(journals.path()),
@@ -251,7 +251,7 @@ async fn no_path_reads_an_event_that_is_larger_than_a_record() {
         let request = request.header("content-type", format!("application/{media_type}+json"));
         assert_eq!(Answer::of(request.send().await.unwrap()).await.problem(), (413, "BODY_TOO_LARGE"), "{path:?}");
     }
-    let read = source::read_from(large.to_string().as_bytes(), Origin::default(), Format::Events);
+    let read = source::read_from(large.to_string().as_bytes(), Origin::default(), SourceFormat::Events);
     assert!(read.unwrap_err().to_string().contains("longer than 1048576 bytes"));
     assert!(paths.records(Path::Batch).await.is_empty());
 }

@@ -11,7 +11,7 @@ use foretell_engine::verify::{Difference, Side, VerifyFinding, VerifyQuery, Veri
 use foretell_events::Topic;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::record::NewRecord;
-use foretell_lab::source::generate::{Logins, Shape};
+use foretell_lab::source::generate::{GeneratedLogins, GeneratorParams};
 use foretell_ports::Error;
 use foretell_ports::log::Log;
 use foretell_ports::store::{Checkpoint, Flush, Row, Store};
@@ -22,8 +22,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn records(skip: usize, count: usize) -> Vec<NewRecord> {
-    let shape = Shape { start_ms: NOW_MS - 86_400_000, ..Shape::default() };
-    Logins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&Parsed::of(event))).collect()
+    let shape = GeneratorParams { start_ms: NOW_MS - 86_400_000, ..GeneratorParams::default() };
+    GeneratedLogins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&Parsed::of(event))).collect()
 }
 
 /// A world with folded logins, one of them a dead letter, and running pipelines.

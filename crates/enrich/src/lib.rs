@@ -84,7 +84,7 @@ impl Default for Config {
 impl Config {
     /// Problems of the files, one sentence each, for a check before serving. Blocks.
     pub fn check(&self, clock: Arc<dyn Clock>) -> Vec<String> {
-        Enricher::looked(self, clock).troubles()
+        Enricher::loaded(self, clock).problems()
     }
 }
 
@@ -154,18 +154,18 @@ impl Enricher {
     }
 
     /// An enricher that has loaded the files once. Blocks.
-    pub fn looked(config: &Config, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn loaded(config: &Config, clock: Arc<dyn Clock>) -> Arc<Self> {
         let enricher = Self::new(config, clock);
-        enricher.look();
+        enricher.reload();
         enricher
     }
 
     /// Checks all files and loads new ones; logs files that cannot be used, which are neutral. Blocks.
-    pub fn look(&self) {
+    pub fn reload(&self) {
         let prefixes_max = self.config.netset_prefixes_max;
-        self.geos().for_each(|geo| geo.look(Geo::open));
-        self.deny.iter().for_each(|list| list.look(|path| read_list(path, prefixes_max, Bogons::Leave)));
-        self.allow.iter().for_each(|list| list.look(|path| read_list(path, prefixes_max, Bogons::Take)));
+        self.geos().for_each(|geo| geo.reload(Geo::open));
+        self.deny.iter().for_each(|list| list.reload(|path| read_list(path, prefixes_max, Bogons::Leave)));
+        self.allow.iter().for_each(|list| list.reload(|path| read_list(path, prefixes_max, Bogons::Take)));
     }
 
     /// Logs which files are stale, and checks the files periodically until shutdown, on threads that may block.
@@ -177,14 +177,14 @@ impl Enricher {
         let pause = Duration::from_millis(self.config.reload_ms);
         while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let files = Arc::clone(&self);
-            if let Err(panic) = tokio::task::spawn_blocking(move || files.look()).await {
+            if let Err(panic) = tokio::task::spawn_blocking(move || files.reload()).await {
                 tracing::error!(%panic, "a check of the data files failed");
             }
         }
     }
 
     /// The files that cannot be used at present, one sentence each, for operators.
-    pub fn troubles(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         self.geos().filter_map(Watched::trouble).chain(self.lists().filter_map(Watched::trouble)).collect()
     }
 

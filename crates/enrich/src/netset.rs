@@ -80,7 +80,7 @@ pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<ParsedNe
     if document::is_utf16(text) {
         return Err(NotText::Utf16.into());
     }
-    for (at, line) in document::without_mark(text).split(|byte| *byte == b'\n').enumerate() {
+    for (at, line) in document::without_byte_order_mark(text).split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(line);
         let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
         if entry.is_empty() {

@@ -79,7 +79,7 @@ impl Fixture {
         for (name, content) in [("asn.mmdb", asn), ("city.mmdb", city)] {
             content.into_iter().for_each(|content| fixture.put(name, content));
         }
-        fixture.enricher.look();
+        fixture.enricher.reload();
         fixture
     }
 
@@ -89,9 +89,9 @@ impl Fixture {
         std::fs::rename(aside, self.dir.path().join(name)).unwrap();
     }
 
-    fn look(&self, name: &str, content: &[u8]) {
+    fn reload(&self, name: &str, content: &[u8]) {
         self.put(name, content);
-        self.enricher.look();
+        self.enricher.reload();
     }
 
     fn enriched(&self, mut attempt: Attempt) -> (Attempt, Vec<&'static str>) {
@@ -180,7 +180,7 @@ fn a_place_too_coarse_to_have_travelled_from_has_no_coordinates() {
 fn lists_treat_the_addresses_of_a_64_alike() {
     let files = Fixture::new(None, None);
     files.put("allow.netset", b"2001:db8:5:5::5\n::ffff:203.0.113.7\n");
-    files.look("deny.netset", b"2001:db8:1:2:3:4:5:6\n::ffff:203.0.113.0/120\n");
+    files.reload("deny.netset", b"2001:db8:1:2:3:4:5:6\n::ffff:203.0.113.0/120\n");
     let listed = |ip: &str| files.enricher.listed(ip.parse().unwrap());
     for (ip, denied, exempt) in [
         ("2001:db8:1:2::1", true, false),
@@ -243,7 +243,7 @@ fn a_missing_file_is_neutral_and_reported() {
     let mut known = from("203.0.113.9");
     known.asn = Some(7);
     assert_eq!(files.enriched(known).1, Vec::<&str>::new(), "nothing is missing");
-    assert_eq!(files.enricher.troubles().len(), 3, "a data file and two lists: {:?}", files.enricher.troubles());
+    assert_eq!(files.enricher.problems().len(), 3, "a data file and two lists: {:?}", files.enricher.problems());
     assert_eq!(files.enricher.list_warning(), Some(LIST_UNAVAILABLE));
     assert_eq!(files.enricher.listed("203.0.113.9".parse().unwrap()), ListMatches::default());
     let nothing = Enricher::new(&Config::default(), files.clock.clone());
@@ -263,7 +263,7 @@ fn a_file_becomes_stale_and_is_then_no_longer_used() {
         assert_eq!((attempt.country.as_deref(), warned), (country, warnings), "after {days} days");
     }
     assert_eq!(files.enricher.stale().len(), 2, "{:?}", files.enricher.stale());
-    files.look("city.mmdb", &cities(NOW_MS + 366 * DAY_MS));
+    files.reload("city.mmdb", &cities(NOW_MS + 366 * DAY_MS));
     assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"));
 }
 
@@ -272,19 +272,19 @@ fn a_file_is_replaced_and_damaged_ones_are_not_taken() {
     let files = Fixture::new(None, Some(&cities(NOW_MS)));
     let whole = cities(NOW_MS + 1_000);
     for bad in [&b""[..], b"garbage", &whole[..whole.len() - 60], &whole[whole.len() / 2..]] {
-        files.look("city.mmdb", bad);
+        files.reload("city.mmdb", bad);
         assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"), "{} bytes", bad.len());
         assert!(
-            files.enricher.troubles()[1].contains("the previous one stays in force"),
+            files.enricher.problems()[1].contains("the previous one stays in force"),
             "{:?}",
-            files.enricher.troubles()
+            files.enricher.problems()
         );
     }
     let moved = mmdb(&[("203.0.113.0/24", json!({"country_code": "FR"}))], NOW_MS);
-    files.look("city.mmdb", &moved);
+    files.reload("city.mmdb", &moved);
     assert_eq!(files.country("203.0.113.9").as_deref(), Some("FR"));
     std::fs::remove_file(files.dir.path().join("city.mmdb")).unwrap();
-    files.enricher.look();
+    files.enricher.reload();
     assert_eq!(files.country("203.0.113.9").as_deref(), Some("FR"), "a deleted file stays in force");
 }
 
@@ -296,7 +296,7 @@ fn a_file_that_is_truncated_or_overwritten_in_place_does_not_end_the_process() {
         std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
         std::fs::write(&path, content).unwrap();
         assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"), "before the next check");
-        files.enricher.look();
+        files.enricher.reload();
         assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"));
     }
 }
@@ -322,7 +322,7 @@ fn damage_inside_of_a_file_is_neutral_wherever_it_is() {
 fn lists_deny_and_exempt() {
     let files = Fixture::new(None, None);
     files.put("allow.netset", b"203.0.113.7\n10.0.0.0/8\n");
-    files.look("deny.netset", b"# bad\n203.0.113.0/24\n2001:db8::/32\n10.0.0.0/8\n");
+    files.reload("deny.netset", b"# bad\n203.0.113.0/24\n2001:db8::/32\n10.0.0.0/8\n");
     let listed = |ip: &str| {
         let ListMatches { denied, exempt } = files.enricher.listed(ip.parse().unwrap());
         (denied, exempt)
@@ -333,9 +333,9 @@ fn lists_deny_and_exempt() {
     assert_eq!(listed("10.9.9.9"), (false, true));
     assert_eq!(listed("8.8.8.8"), (false, false));
     assert_eq!(files.enricher.list_warning(), None);
-    files.look("deny.netset", b"<html>\n");
+    files.reload("deny.netset", b"<html>\n");
     assert_eq!(listed("203.0.113.66"), (true, false), "an invalid list does not replace a valid one");
-    files.look("deny.netset", b"# empty today\n");
+    files.reload("deny.netset", b"# empty today\n");
     assert_eq!(listed("203.0.113.66"), (false, false));
 }
 

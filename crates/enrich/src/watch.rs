@@ -72,7 +72,7 @@ impl<T> Watched<T> {
     }
 
     /// Checks the file, and loads it if it has changed since the last check. Blocks.
-    pub fn look(&self, load: impl FnOnce(&Path) -> Result<T, String>) {
+    pub fn reload(&self, load: impl FnOnce(&Path) -> Result<T, String>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamp(&self.path);
         if stamp.as_ref().is_ok_and(|stamp| *seen == Some(*stamp)) {
@@ -142,7 +142,7 @@ mod tests {
         let (path, aside) = (dir.path().join("data"), dir.path().join("aside"));
         let watched = Watched::new("test", path.clone());
         let look = || {
-            watched.look(number);
+            watched.reload(number);
             (watched.current().as_deref().copied(), watched.trouble())
         };
         let rename = |text: &str| {
@@ -173,13 +173,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "1").unwrap();
         let watched = Watched::new("test", file.path().to_owned());
-        watched.look(|path| {
+        watched.reload(|path| {
             let read = number(path);
             std::fs::write(path, "12").unwrap();
             read
         });
         assert!(watched.current().is_none() && watched.trouble().unwrap().contains("changed while it was read"));
-        watched.look(number);
+        watched.reload(number);
         assert_eq!((watched.current().as_deref(), watched.trouble()), (Some(&12), None));
     }
 }

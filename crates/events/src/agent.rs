@@ -130,10 +130,11 @@ pub fn parse(user_agent: &str) -> Agent {
     let (browser, os, device) = rules.extract(user_agent);
     let family = browser.as_ref().map_or("", |browser| browser.family.as_ref());
     let system = os.as_ref().map_or("", |os| os.os.as_ref());
-    let said = Said { text: user_agent, browser: family, system, device: device.as_ref().map_or("", |d| &d.device) };
+    let parsed =
+        ParsedAgent { text: user_agent, browser: family, system, device: device.as_ref().map_or("", |d| &d.device) };
     Agent {
-        device: said.device(),
-        scripted: said.is_scripted(),
+        device: parsed.device(),
+        scripted: parsed.is_scripted(),
         browser: browser.as_ref().and_then(browser_label),
         os: os.as_ref().and_then(os_label),
     }
@@ -169,41 +170,41 @@ fn label(family: &str, version: [Option<&str>; 3]) -> Option<String> {
 }
 
 /// The result of the rules, from which the kind of device is determined.
-struct Said<'a> {
+struct ParsedAgent<'a> {
     text: &'a str,
     browser: &'a str,
     system: &'a str,
     device: &'a str,
 }
 
-impl Said<'_> {
+impl ParsedAgent<'_> {
     /// In this order: programs; tablets, which otherwise look like phones; phones; computers. Anything else, such as
     /// televisions and consoles, has no kind, and that level of the likelihood is not used.
     fn device(&self) -> Option<DeviceType> {
         if self.is_scripted() {
             return Some(DeviceType::Bot);
         }
-        let says = |words: &[&str]| words.iter().any(|word| self.text.contains(word));
+        let contains = |words: &[&str]| words.iter().any(|word| self.text.contains(word));
         let system = |names: &[&str]| names.iter().any(|name| self.system.starts_with(name));
-        if says(&["TV", "BRAVIA", "CrKey", "PlayStation", "Xbox", "Nintendo"]) {
+        if contains(&["TV", "BRAVIA", "CrKey", "PlayStation", "Xbox", "Nintendo"]) {
             return None;
         }
         // Browsers on Android mark tablets by omitting "Mobile"; apps always omit it.
-        let is_bare_android = self.system == "Android" && self.text.starts_with("Mozilla/") && !says(&["Mobi"]);
+        let is_bare_android = self.system == "Android" && self.text.starts_with("Mozilla/") && !contains(&["Mobi"]);
         if self.device.starts_with("iPad")
-            || says(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
+            || contains(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
             || is_bare_android
         {
             return Some(DeviceType::Tablet);
         }
         let phones =
             ["iOS", "Android", "Windows Phone", "Windows Mobile", "BlackBerry", "KaiOS", "Symbian", "Firefox OS"];
-        if system(&phones) || says(&["Mobi", "Phone"]) {
+        if system(&phones) || contains(&["Mobi", "Phone"]) {
             return Some(DeviceType::Mobile);
         }
         let is_computer =
             system(&["Windows", "Mac OS", "Linux", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD", "Solaris"])
-                || says(&["X11;"]);
+                || contains(&["X11;"]);
         is_computer.then_some(DeviceType::Desktop)
     }
 

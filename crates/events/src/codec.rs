@@ -132,7 +132,7 @@ impl Reading {
     /// readings differed, so there are no records for which the older reading matters.
     fn parse_data_base64(self, bytes: &[u8], place: &str) -> Result<Value, Faults> {
         match self {
-            Self::Kept => self.parse(document::without_mark(bytes), place),
+            Self::Kept => self.parse(document::without_byte_order_mark(bytes), place),
             Self::Incoming => self.parse(bytes, place),
         }
     }
@@ -232,7 +232,8 @@ impl ContentMode {
         if content_type.is_some() || Attributes::of_record(record).any() {
             return Ok(Self::Binary);
         }
-        let body = if reading == Reading::Kept { &record.value } else { document::without_mark(&record.value) };
+        let body =
+            if reading == Reading::Kept { &record.value } else { document::without_byte_order_mark(&record.value) };
         match parse(body, "") {
             Ok(Value::Object(event)) if event.contains_key("specversion") => {
                 // The body has `specversion`, so it is structured; now all of it is parsed as this reading requires.

@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 /// The bytes after a byte order mark, if there is one.
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
+pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
@@ -82,7 +82,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, NotText> {
     if is_utf16(bytes) {
         return Err(NotText::Utf16);
     }
-    let behind = without_mark(bytes);
+    let behind = without_byte_order_mark(bytes);
     let marked = bytes.len() - behind.len();
     std::str::from_utf8(behind).map_err(|error| NotText::Invalid { at: marked + error.valid_up_to() })
 }

@@ -190,10 +190,10 @@ impl Admitted {
 /// was read; a second call returns 0.
 pub fn trim(parsed: &mut Parsed) -> usize {
     cut_user_agent(parsed);
-    let mut room = UnknownFieldBudget { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
-    parsed.extensions.retain(|(name, text)| room.takes(name.len() + text.len()));
-    room.trim(&mut parsed.data, &parsed.event.fact.data());
-    room.dropped
+    let mut budget = UnknownFieldBudget { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
+    parsed.extensions.retain(|(name, text)| budget.fits(name.len() + text.len()));
+    budget.trim(&mut parsed.data, &parsed.event.fact.data());
+    budget.dropped
 }
 
 /// Replaces a longer user agent in the data by the truncated one of the event.
@@ -214,7 +214,7 @@ struct UnknownFieldBudget {
 }
 
 impl UnknownFieldBudget {
-    fn takes(&mut self, bytes: usize) -> bool {
+    fn fits(&mut self, bytes: usize) -> bool {
         let left = self.left.checked_sub(bytes);
         self.left = left.unwrap_or(self.left);
         self.dropped += usize::from(left.is_none());
@@ -236,7 +236,7 @@ impl UnknownFieldBudget {
                 true
             }
             (_, Some(_)) => true,
-            (value, None) => self.takes(name.len() + bytes(value)),
+            (value, None) => self.fits(name.len() + bytes(value)),
         });
     }
 }

@@ -219,7 +219,7 @@ impl Group {
         let mut pending = self.pending();
         let mut answers = Vec::new();
         for (partition, offer) in pending.iter_mut() {
-            match self.shared.signal.look(&mut offer.start, offer.deadline) {
+            match self.shared.signal.poll(&mut offer.start, offer.deadline) {
                 Some(QueryOutcome::Given(from)) => answers.push((*partition, from)),
                 Some(QueryOutcome::Refused) => return Err(self.unanswered(*partition, "its owner rejected it")),
                 Some(QueryOutcome::Late) => {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Concurrent page reads, and consumers kept for them; further reads wait.
-const LOOKS_MAX: usize = 4;
+const READS_MAX: usize = 4;
 
 const OPERATION: &str = "read a page of the log";
 
@@ -32,7 +32,7 @@ pub(super) struct Pages {
 }
 
 /// One page read.
-struct Look {
+struct PageRequest {
     at: At,
     name: String,
     partition: i32,
@@ -47,7 +47,7 @@ impl Pages {
             settings: settings.clone(),
             names: names.clone(),
             query: Arc::clone(query),
-            slots: Arc::new(Semaphore::new(LOOKS_MAX)),
+            slots: Arc::new(Semaphore::new(READS_MAX)),
             idle: Arc::default(),
         }
     }
@@ -61,14 +61,15 @@ impl Pages {
         if at.from == extent.end {
             return Ok(Page { records: Vec::new(), next: at.from });
         }
-        let look = Look { at, name, partition, extent, deadline: Instant::now() + self.settings.request_timeout() };
+        let request =
+            PageRequest { at, name, partition, extent, deadline: Instant::now() + self.settings.request_timeout() };
         let consumer = match lock(&self.idle).pop() {
             Some(kept) => kept,
             None => self.consumer()?,
         };
         let idle = Arc::clone(&self.idle);
-        let looked = tokio::task::spawn_blocking(move || {
-            let page = look.page(&consumer);
+        let page = tokio::task::spawn_blocking(move || {
+            let page = request.page(&consumer);
             // A consumer that has failed may have anything in its queue: it is dropped, and a new one created later.
             if page.is_ok() {
                 lock(&idle).push(consumer);
@@ -76,7 +77,7 @@ impl Pages {
             drop(slot);
             page
         });
-        looked.await.map_err(|ended| Error::retry(OPERATION, ended))?
+        page.await.map_err(|ended| Error::retry(OPERATION, ended))?
     }
 
     fn consumer(&self) -> Result<BaseConsumer<Events>, Error> {
@@ -102,7 +103,7 @@ fn lock(idle: &Mutex<Vec<BaseConsumer<Events>>>) -> std::sync::MutexGuard<'_, Ve
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Look {
+impl PageRequest {
     fn page(&self, consumer: &BaseConsumer<Events>) -> Result<Page, Error> {
         let failed = |error: KafkaError| Error::retry(OPERATION, error);
         let mut assignment = TopicPartitionList::new();

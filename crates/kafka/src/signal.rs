@@ -33,7 +33,7 @@ impl Signal {
     }
 
     /// The answer, if it has arrived or can no longer arrive in time; otherwise it will raise the signal.
-    pub(super) fn look<T>(
+    pub(super) fn poll<T>(
         self: &Arc<Self>,
         receiver: &mut oneshot::Receiver<T>,
         deadline: Instant,
@@ -54,7 +54,7 @@ impl Signal {
         mut meanwhile: impl FnMut(),
     ) -> QueryOutcome<T> {
         loop {
-            if let Some(answer) = self.look(receiver, deadline) {
+            if let Some(answer) = self.poll(receiver, deadline) {
                 return answer;
             }
             meanwhile();

@@ -73,7 +73,7 @@ pub enum Error {
 
 /// The thresholds of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Thresholds {
+pub struct PolicyThresholds {
     /// See [`foretell_domain::score::login::LoginPolicy::challenge_at`].
     pub challenge_at: f64,
     /// See [`foretell_domain::score::login::LoginPolicy::deny_at`].
@@ -97,7 +97,7 @@ pub struct Paid {
 
 /// The baseline, and the score at the same rate of challenges.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Compared {
+pub struct BaselineComparison {
     /// New device or new country.
     pub baseline: Point,
     /// The score, at a threshold that challenges no more of the users' logins.
@@ -122,12 +122,12 @@ pub struct Curve {
     /// Challenges of users at that point, by [`SIZES`].
     pub paid: Vec<Paid>,
     /// The comparison at the challenge rate of the baseline.
-    pub compared: Compared,
+    pub compared: BaselineComparison,
 }
 
 /// The result of a calibration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Calibration {
+pub struct CalibrationResult {
     /// The requested true positive rate.
     pub target_tpr: f64,
     /// Logins of users with a score.
@@ -139,14 +139,14 @@ pub struct Calibration {
     /// Challenges of users by the baseline, by [`SIZES`].
     pub baseline_paid: Vec<Paid>,
     /// The thresholds for a policy.
-    pub thresholds: Thresholds,
+    pub thresholds: PolicyThresholds,
     /// Shares of the users' logins that are challenged and denied at those thresholds.
     pub challenged: f64,
     /// See [`Self::challenged`].
     pub denied: f64,
 }
 
-impl Calibration {
+impl CalibrationResult {
     /// Calibrates from a replay, for a true positive rate above 0 and up to 1.
     pub fn new(replayed: &Replayed, target_tpr: f64) -> Result<Self, Error> {
         if !(target_tpr > 0.0 && target_tpr <= 1.0) {
@@ -168,7 +168,7 @@ impl Calibration {
             first_logins: replayed.people.iter().flatten().filter(|scored| scored.score.is_none()).count(),
             curves,
             baseline_paid: paid(replayed, |scored| scored.baseline >= BASELINE_AT),
-            thresholds: Thresholds { challenge_at, deny_at },
+            thresholds: PolicyThresholds { challenge_at, deny_at },
             challenged: all.at(challenge_at).challenged,
             denied: all.at(deny_at).challenged,
         })
@@ -191,7 +191,7 @@ fn curve(replayed: &Replayed, attacker: Author, target_tpr: f64) -> Result<Curve
         baseline: baselines.roc(),
         at_target: scores.at(threshold),
         paid: paid(replayed, |scored| scored.score.is_some_and(|score| score >= threshold)),
-        compared: Compared { baseline, score: scores.at(scores.threshold_sparing(baseline.challenged)) },
+        compared: BaselineComparison { baseline, score: scores.at(scores.threshold_sparing(baseline.challenged)) },
     })
 }
 

@@ -25,7 +25,7 @@ pub use logins::logins;
 
 pub use crate::train::moments::At;
 
-use crate::train::Refused;
+use crate::train::TrainingRefusal;
 use foretell_domain::score::metrics::{Case, Metrics};
 use foretell_domain::score::no_show::model::NoShowModel;
 use foretell_domain::score::{login, no_show};
@@ -64,7 +64,7 @@ pub struct AppointmentOptions {
 
 /// The quality of the scores of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Summary {
+pub struct EvaluationSummary {
     /// Rows of the file that were read.
     pub rows: u64,
     /// Rows that were left out by the format.
@@ -94,9 +94,9 @@ pub struct Taught {
 }
 
 impl Taught {
-    fn new(tenant: &str, learnt: &Result<NoShowModel, Refused>) -> Self {
+    fn new(tenant: &str, learnt: &Result<NoShowModel, TrainingRefusal>) -> Self {
         let rows = learnt.as_ref().map_or(0, |model| model.training.rows);
-        Self { tenant: tenant.to_owned(), rows, refused: learnt.as_ref().err().map(Refused::to_string) }
+        Self { tenant: tenant.to_owned(), rows, refused: learnt.as_ref().err().map(TrainingRefusal::to_string) }
     }
 }
 
@@ -125,7 +125,7 @@ impl Measure {
     }
 }
 
-impl Summary {
+impl EvaluationSummary {
     fn answered(&mut self, answer: &'static str) {
         match self.answers.iter_mut().find(|(name, _)| *name == answer) {
             Some((_, count)) => *count += 1,
@@ -134,7 +134,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for EvaluationSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rows, skipped, lines, scored, .. } = self;
         writeln!(f, "rows {rows}, skipped {skipped}, lines {lines}, scored {scored}")?;

@@ -29,11 +29,11 @@ mod world;
 use crate::source::draw::Draw;
 use crate::source::{Author, LABEL};
 use attack::Attack;
-use client::Looks;
+use client::Appearance;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{DEFAULT_TENANT, Envelope, Event};
-use person::{Person, Stream, Visit};
+use person::{LoginVisit, Person, Stream};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -61,7 +61,7 @@ const ZONES_MS: i64 = 14 * HOUR_MS;
 
 /// The size of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct HistorySize {
     /// Accounts, 1 to [`USERS_MAX`].
     pub users: u32,
     /// Days, 1 to [`DAYS_MAX`].
@@ -112,8 +112,8 @@ impl Simulated {
 
 /// The events of a history, in order of time.
 #[derive(Debug, Clone)]
-pub struct History {
-    shape: Shape,
+pub struct SimulatedHistory {
+    shape: HistorySize,
     people: Vec<Person>,
     /// Attacks by day: attacker, victim, time.
     attacks: BTreeMap<i64, Vec<(Author, usize, i64)>>,
@@ -125,10 +125,10 @@ pub struct History {
     returned: u64,
 }
 
-impl History {
+impl SimulatedHistory {
     /// Starts with the first event.
-    pub fn new(shape: Shape) -> Result<Self, Error> {
-        let Shape { users, days, seed } = shape;
+    pub fn new(shape: HistorySize) -> Result<Self, Error> {
+        let HistorySize { users, days, seed } = shape;
         if !(1..=USERS_MAX).contains(&users) {
             return Err(Error::Users(users));
         }
@@ -164,16 +164,16 @@ impl History {
         }
         for (author, victim, at_ms) in self.attacks.remove(&self.day).unwrap_or_default() {
             let chance = &mut Draw::new(self.shape.seed).sequence(Stream::Attack as u8, !self.made);
-            let Attack { spot, looks, device_id } = Attack::new(author, &self.people[victim], at_ms, chance);
-            let login = login(self.people[victim].user_id(), attempt(spot, looks, device_id));
+            let Attack { spot, appearance, device_id } = Attack::new(author, &self.people[victim], at_ms, chance);
+            let login = login(self.people[victim].user_id(), attempt(spot, appearance, device_id));
             self.happened(at_ms, author, login);
         }
         self.day += 1;
     }
 
-    fn visited(&mut self, user_id: &str, visit: Visit) {
-        let Visit { at_ms, mistyped, spot, looks, device_id } = visit;
-        let failed = login(user_id.to_owned(), attempt(spot, looks, device_id));
+    fn visited(&mut self, user_id: &str, visit: LoginVisit) {
+        let LoginVisit { at_ms, mistyped, spot, appearance, device_id } = visit;
+        let failed = login(user_id.to_owned(), attempt(spot, appearance, device_id));
         let succeeded = Login { succeeded: true, failure_reason: None, ..failed.clone() };
         for time in 0..mistyped {
             self.happened(at_ms + time as i64 * AGAIN_MS, Author::Legitimate, failed.clone());
@@ -196,7 +196,7 @@ impl History {
     }
 }
 
-impl Iterator for History {
+impl Iterator for SimulatedHistory {
     type Item = Simulated;
 
     fn next(&mut self) -> Option<Simulated> {
@@ -225,20 +225,20 @@ fn login(user_id: String, attempt: Attempt) -> Login {
     }
 }
 
-fn attempt(spot: Spot, looks: Looks, device_id: Option<String>) -> Attempt {
+fn attempt(spot: Spot, appearance: Appearance, device_id: Option<String>) -> Attempt {
     let (latitude, longitude) = spot.town.city().coordinates;
     Attempt {
         ip: spot.ip,
-        user_agent: Some(looks.user_agent),
+        user_agent: Some(appearance.user_agent),
         device_id,
         country: Some(spot.town.country().code.to_owned()),
         asn: Some(spot.network.asn()),
         city: Some(spot.town.city().name.to_owned()),
         latitude: Some(latitude),
         longitude: Some(longitude),
-        browser: Some(looks.browser),
-        os: Some(looks.os),
-        device_type: Some(looks.device_type.to_owned()),
+        browser: Some(appearance.browser),
+        os: Some(appearance.os),
+        device_type: Some(appearance.device_type.to_owned()),
         rtt_ms: None,
     }
 }
@@ -246,7 +246,7 @@ fn attempt(spot: Spot, looks: Looks, device_id: Option<String>) -> Attempt {
 /// Writes a history as JSON Lines; `progress` receives the completed days. Returns the number of events.
 ///
 /// Errors are those of `out`.
-pub fn write(history: History, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> io::Result<u64> {
+pub fn write(history: SimulatedHistory, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> io::Result<u64> {
     let (mut history, mut events, mut day) = (history, 0, 0);
     while let Some(simulated) = history.next() {
         serde_json::to_writer(&mut *out, &simulated.structured())?;

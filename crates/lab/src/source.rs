@@ -37,7 +37,7 @@ pub const EVENTS_MAX: usize = 4_000_000;
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum SourceFormat {
     /// CSV of logins in the layout of the RBA data set, or of its synthetic companions. See [`rba`].
     Rba,
     /// CSV of appointments in the layout of "Medical Appointment No Shows". See [`noshow`].
@@ -46,7 +46,7 @@ pub enum Format {
     Events,
 }
 
-impl Format {
+impl SourceFormat {
     /// Every format.
     pub const ALL: [Self; 3] = [Self::Rba, Self::Noshow, Self::Events];
 
@@ -119,7 +119,7 @@ pub enum Error {
 
 /// What a file states about a login in addition to the event: only for evaluation, never part of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Label {
+pub enum SourceLabel {
     /// A row of a data set.
     Row {
         /// The address was used by attackers.
@@ -174,14 +174,14 @@ pub struct Sourced {
     /// The event.
     pub event: Event,
     /// The original data with unknown fields, and extension attributes, if the file contains events.
-    pub sent: Option<Box<Sent>>,
+    pub sent: Option<Box<RawEvent>>,
     /// The label of the data set.
-    pub label: Option<Label>,
+    pub label: Option<SourceLabel>,
 }
 
 /// Data and extension attributes as the file contains them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sent {
+pub struct RawEvent {
     /// See [`Parsed::data`].
     pub data: Map<String, Value>,
     /// See [`Parsed::extensions`].
@@ -190,7 +190,7 @@ pub struct Sent {
 
 impl Sourced {
     /// The event of a row.
-    fn of_row(event: Event, label: Option<Label>) -> Self {
+    fn of_row(event: Event, label: Option<SourceLabel>) -> Self {
         Self { event, sent: None, label }
     }
 
@@ -216,7 +216,7 @@ impl Sourced {
 
 /// The content of a file.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct SourceData {
     /// By event time; events of the same time in the order of the file.
     pub events: Vec<Sourced>,
     /// Rows that were read.
@@ -231,7 +231,7 @@ pub struct Loaded {
     pub digest: String,
 }
 
-impl Loaded {
+impl SourceData {
     /// Enriches the logins, as if they were accepted now.
     pub fn enrich(&mut self, enricher: &Enricher) {
         for sourced in &mut self.events {
@@ -245,7 +245,7 @@ impl Loaded {
 /// Reads a file, gzipped or not, and sorts its events.
 ///
 /// Events without a tenant get `tenant`, which the caller has [checked](codec::is_tenant).
-pub fn read(path: &Path, format: Format, tenant: &str) -> Result<Loaded, Error> {
+pub fn read(path: &Path, format: SourceFormat, tenant: &str) -> Result<SourceData, Error> {
     let file = path.display().to_string();
     match File::open(path) {
         Ok(input) => read_from(input, Origin { file: &file, tenant }, format),
@@ -269,21 +269,21 @@ impl Default for Origin<'_> {
 }
 
 /// Reads any input as [`read`] reads a file.
-pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result<Loaded, Error> {
+pub fn read_from(input: impl Read, origin: Origin<'_>, format: SourceFormat) -> Result<SourceData, Error> {
     let mut rows = Rows::new(origin);
     let unreadable = |cause| origin.unreadable(1, &cause);
     let unpacked = file::unpacked(input).map_err(unreadable)?;
     let mut digested = BufReader::with_capacity(64 * 1024, Digested { input: unpacked, digest: Sha256::new() });
     let mut text = file::unmarked(&mut digested).map_err(unreadable)?;
     match format {
-        Format::Rba => rba::read(&mut text, &mut rows)?,
-        Format::Noshow => noshow::read(&mut text, &mut rows)?,
-        Format::Events => jsonl::read(&mut text, &mut rows)?,
+        SourceFormat::Rba => rba::read(&mut text, &mut rows)?,
+        SourceFormat::Noshow => noshow::read(&mut text, &mut rows)?,
+        SourceFormat::Events => jsonl::read(&mut text, &mut rows)?,
     }
     io::copy(&mut text, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
     drop(text);
     let digest = digested.into_inner().digest.finalize();
-    Ok(rows.into_loaded(hex::encode(digest)))
+    Ok(rows.into_data(hex::encode(digest)))
 }
 
 impl Origin<'_> {
@@ -323,10 +323,10 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn into_loaded(mut self, digest: String) -> Loaded {
+    fn into_data(mut self, digest: String) -> SourceData {
         self.events.sort_by_key(|sourced| sourced.event.envelope.time_ms);
         let Self { events, count: rows, skipped, dropped, without_country, .. } = self;
-        Loaded { events, rows, skipped, dropped, without_country, digest }
+        SourceData { events, rows, skipped, dropped, without_country, digest }
     }
 }
 

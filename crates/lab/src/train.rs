@@ -24,7 +24,7 @@ use foretell_domain::score::no_show::model::{NoShowModel, PublishedDocument, Seg
 use foretell_domain::score::{logistic, no_show};
 use foretell_events::codec::rfc3339;
 use foretell_events::policy::Invalid;
-use history::{History, Names, Row};
+use history::{HashedNames, TrainingHistory, TrainingRow};
 use moments::At;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -39,7 +39,7 @@ const LATER: f64 = 0.2;
 
 /// Why there is no model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refused {
+pub enum TrainingRefusal {
     /// The history is too short.
     #[error(
         "{rows} rows with known outcomes{part}, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} of \
@@ -79,9 +79,9 @@ pub enum Refused {
 #[derive(Debug, Clone, Copy)]
 pub struct TrainingSet<'a> {
     /// Rows with known outcomes, in order of time.
-    pub rows: &'a [Row],
+    pub rows: &'a [TrainingRow],
     /// Names of attributes and texts.
-    pub names: &'a Names,
+    pub names: &'a HashedNames,
     /// Only outcomes known by then, and instants up to then, are used; none: all.
     pub until_ms: Option<i64>,
     /// The settings: protected attributes, and the prior of a client's record.
@@ -92,9 +92,9 @@ pub struct TrainingSet<'a> {
 pub type OnCandidate<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// Trains a model, as long as `on_candidate` returns that it should continue.
-pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result<NoShowModel, Refused> {
+pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result<NoShowModel, TrainingRefusal> {
     let TrainingSet { rows, names, until_ms, config } = set;
-    let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
+    let is_known = |row: &&TrainingRow, until: i64| row.known_ms <= until && row.at_ms <= until;
     let until = until_ms.unwrap_or(i64::MAX);
     let known: Vec<_> = rows.iter().filter(|row| is_known(row, until)).collect();
     enough(&known, "")?;
@@ -125,30 +125,30 @@ pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result
 }
 
 /// Rejects a model that would be rejected at its publication.
-fn usable(model: &NoShowModel, config: &no_show::Config) -> Result<(), Refused> {
-    let document = serde_json::to_value(model).map_err(|error| Refused::Failed(error.to_string()))?;
+fn usable(model: &NoShowModel, config: &no_show::Config) -> Result<(), TrainingRefusal> {
+    let document = serde_json::to_value(model).map_err(|error| TrainingRefusal::Failed(error.to_string()))?;
     let settings = PublishedDocument::nothing(config.protected_attributes.clone());
-    PublishedDocument::read(&document, &settings).map(drop).map_err(Refused::Unusable)
+    PublishedDocument::read(&document, &settings).map(drop).map_err(TrainingRefusal::Unusable)
 }
 
-fn enough(rows: &[&Row], part: &'static str) -> Result<(), Refused> {
+fn enough(rows: &[&TrainingRow], part: &'static str) -> Result<(), TrainingRefusal> {
     let missed = rows.iter().filter(|row| row.missed).count();
     if rows.len() < ROWS_MIN || missed.min(rows.len() - missed) < MISSED_MIN {
-        return Err(Refused::TooFew { part, rows: rows.len(), missed });
+        return Err(TrainingRefusal::TooFew { part, rows: rows.len(), missed });
     }
     Ok(())
 }
 
-fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
+fn enough_to_judge(rows: &[&TrainingRow]) -> Result<(), TrainingRefusal> {
     let missed = rows.iter().filter(|row| row.missed).count();
     if missed == 0 || missed == rows.len() {
-        return Err(Refused::OneSided { rows: rows.len(), missed });
+        return Err(TrainingRefusal::OneSided { rows: rows.len(), missed });
     }
     Ok(())
 }
 
 /// A group of rows with a name.
-type Segment = (&'static str, fn(&Row) -> bool);
+type Segment = (&'static str, fn(&TrainingRow) -> bool);
 
 /// The segments that measures are reported for.
 const SEGMENTS: [Segment; 4] = [
@@ -158,10 +158,10 @@ const SEGMENTS: [Segment; 4] = [
     ("24 h before", |row| row.at == At::DayBefore),
 ];
 
-fn measures(model: &NoShowModel, later: &[&Row]) -> Vec<SegmentMetrics> {
+fn measures(model: &NoShowModel, later: &[&TrainingRow]) -> Vec<SegmentMetrics> {
     let measured = |(name, contains): Segment| {
         let rows = || later.iter().filter(|row| contains(row));
-        let case = |score: f64, row: &Row| Case { score, positive: row.missed };
+        let case = |score: f64, row: &TrainingRow| Case { score, positive: row.missed };
         let trained: Vec<_> = rows().map(|row| case(logistic(model.log_odds(&row.snapshot)), row)).collect();
         let counted: Vec<_> = rows().map(|row| case(row.two_counters, row)).collect();
         let (model, two_counters) = (rounded(Metrics::of(&trained)), rounded(Metrics::of(&counted)));
@@ -233,14 +233,14 @@ pub fn replay<'a>(
     config: &no_show::Config,
     limits: &foretell_domain::view::Limits,
     on_events: &mut dyn FnMut(u64) -> ControlFlow<()>,
-) -> Result<History, Refused> {
-    let mut history = History::new(config.clone());
+) -> Result<TrainingHistory, TrainingRefusal> {
+    let mut history = TrainingHistory::new(config.clone());
     let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
     for (offset, event) in events.enumerate() {
-        replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
+        replay.take(event, offset as i64, &mut |_, moment| history.add(&moment));
         history.observe(event, &replay);
         if offset % 1_000 == 0 && on_events(offset as u64).is_break() {
-            return Err(Refused::Stopped);
+            return Err(TrainingRefusal::Stopped);
         }
     }
     Ok(history)

@@ -66,7 +66,7 @@ pub fn unmarked<'i>(mut input: impl BufRead + 'i) -> io::Result<Box<dyn BufRead 
     if document::is_utf16(&head) {
         return Err(invalid(NotText::Utf16));
     }
-    let rest = document::without_mark(&head).to_vec();
+    let rest = document::without_byte_order_mark(&head).to_vec();
     Ok(Box::new(Cursor::new(rest).chain(input)))
 }
 

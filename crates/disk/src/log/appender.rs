@@ -8,7 +8,7 @@ use super::block::Builder;
 use super::mark::{Mark, Sidecar};
 use super::partition::{End, Opened, Partition};
 use super::recover::Tail;
-use super::retention::Kept;
+use super::retention::RetentionState;
 use super::segment::Segment;
 use foretell_events::Position;
 use foretell_events::record::NewRecord;
@@ -26,7 +26,7 @@ pub(super) struct Appender {
     shared: Arc<Partition>,
     segment_bytes_max: u64,
     /// How long its records are kept; none: forever.
-    kept: Option<Kept>,
+    retention: Option<RetentionState>,
     segment: Segment,
     file: File,
     sidecar: Sidecar,
@@ -43,11 +43,22 @@ impl Appender {
         let Opened { partition, tail, sidecar } = opened;
         let segment = partition.newest();
         let file = open(&segment).map_err(|e| segment.failed("open the log", &e))?;
-        let kept = config.retention.ms(partition.topic);
-        let kept = kept.map(|kept_ms| Kept::from(kept_ms, &segment)).transpose()?;
+        let retention = config.retention.ms(partition.topic);
+        let retention = retention.map(|retention_ms| RetentionState::from(retention_ms, &segment)).transpose()?;
         let segment_bytes_max = config.segment_bytes_max;
         let (shared, pending) = (Arc::new(partition), Builder::default());
-        Ok(Self { shared, segment_bytes_max, kept, segment, file, sidecar, tail, written: None, pending, epoch: 0 })
+        Ok(Self {
+            shared,
+            segment_bytes_max,
+            retention,
+            segment,
+            file,
+            sidecar,
+            tail,
+            written: None,
+            pending,
+            epoch: 0,
+        })
     }
 
     pub(super) fn shared(&self) -> &Arc<Partition> {
@@ -68,7 +79,7 @@ impl Appender {
         let end = self.tail.end + i64::from(pending.count());
         let block = pending.seal(self.tail.end, sequence, timestamp_ms);
         let is_full = self.tail.bytes + block.len() as u64 > self.segment_bytes_max;
-        let is_old = self.kept.as_ref().is_some_and(|kept| kept.is_old(timestamp_ms));
+        let is_old = self.retention.as_ref().is_some_and(|retention| retention.is_old(timestamp_ms));
         if self.tail.bytes > 0 && (is_full || is_old) {
             self.roll().map_err(|e| self.refused(&e))?;
         }
@@ -76,8 +87,8 @@ impl Appender {
             self.file.set_len(self.tail.bytes).map_err(|e| self.segment.failed(OPERATION, &e))?;
             return Err(self.refused(&cause));
         }
-        if let Some(kept) = self.kept.as_mut().filter(|_| self.tail.bytes == 0) {
-            kept.begins(timestamp_ms);
+        if let Some(retention) = self.retention.as_mut().filter(|_| self.tail.bytes == 0) {
+            retention.begins(timestamp_ms);
         }
         let bytes = self.tail.bytes + block.len() as u64;
         self.written = Some(Tail { bytes, end, sequence, timestamp_ms });
@@ -129,11 +140,11 @@ impl Appender {
 
     /// Deletes the segments whose last record has expired; returns how many.
     pub(super) fn delete_expired(&self, now_ms: i64) -> Result<u64, Error> {
-        let Some(kept) = &self.kept else { return Ok(0) };
+        let Some(retention) = &self.retention else { return Ok(0) };
         let operation = "delete expired segments";
         let mut removed = 0;
         while let Some(oldest) = self.shared.oldest_closed().filter(|_| removed < REMOVED_AT_ONCE_MAX) {
-            if oldest.last_ms(operation)? >= kept.since_ms(now_ms) {
+            if oldest.last_ms(operation)? >= retention.since_ms(now_ms) {
                 break;
             }
             if removed == 0 {

@@ -19,22 +19,22 @@ use foretell_ports::Error;
 use std::sync::{Arc, RwLock, RwLockWriteGuard};
 
 /// Time between two checks.
-const LOOK_MS: i64 = 60 * 60 * 1000;
+const CHECK_MS: i64 = 60 * 60 * 1000;
 /// A segment is full after this fraction of the retention time.
 const PARTS: i64 = 30;
 
 /// How long the records of a partition are kept, and since when the newest segment has been written to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
-    kept_ms: i64,
+pub(super) struct RetentionState {
+    retention_ms: i64,
     began_ms: Option<i64>,
 }
 
-impl Kept {
+impl RetentionState {
     /// A retention time, with the given segment as the newest.
-    pub(super) fn from(kept_ms: i64, newest: &Segment) -> Result<Self, Error> {
+    pub(super) fn from(retention_ms: i64, newest: &Segment) -> Result<Self, Error> {
         let first = newest.first("open the log")?;
-        Ok(Self { kept_ms, began_ms: first.map(|header| header.timestamp_ms) })
+        Ok(Self { retention_ms, began_ms: first.map(|header| header.timestamp_ms) })
     }
 
     /// The newest segment gets its first block.
@@ -44,34 +44,34 @@ impl Kept {
 
     /// Whether the newest segment has been written to for long enough to be closed.
     pub(super) fn is_old(&self, now_ms: i64) -> bool {
-        self.began_ms.is_some_and(|began_ms| now_ms - began_ms > self.kept_ms / PARTS)
+        self.began_ms.is_some_and(|began_ms| now_ms - began_ms > self.retention_ms / PARTS)
     }
 
     /// Records before this time have expired.
     pub(super) fn since_ms(&self, now_ms: i64) -> i64 {
-        now_ms - self.kept_ms
+        now_ms - self.retention_ms
     }
 }
 
 /// Decides when to check for expired segments.
-pub(super) struct Keeper {
+pub(super) struct ExpiryCheck {
     /// Write-locked while segments are deleted; a backup holds a read lock, which prevents that.
     cuts: Arc<RwLock<()>>,
-    looked_ms: Option<i64>,
+    checked_ms: Option<i64>,
 }
 
-impl Keeper {
+impl ExpiryCheck {
     pub(super) fn new(cuts: Arc<RwLock<()>>) -> Self {
-        Self { cuts, looked_ms: None }
+        Self { cuts, checked_ms: None }
     }
 
     /// The lock under which segments are deleted: given if a check is due and no backup is in progress.
     pub(super) fn begin_check(&mut self, now_ms: i64) -> Option<RwLockWriteGuard<'_, ()>> {
-        if self.looked_ms.is_some_and(|looked_ms| now_ms - looked_ms < LOOK_MS) {
+        if self.checked_ms.is_some_and(|checked_ms| now_ms - checked_ms < CHECK_MS) {
             return None;
         }
         let alone = self.cuts.try_write().ok()?;
-        self.looked_ms = Some(now_ms);
+        self.checked_ms = Some(now_ms);
         Some(alone)
     }
 }

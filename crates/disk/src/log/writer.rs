@@ -13,7 +13,7 @@
 //! of the disk is unknown, so every later append is Fatal, and the reason is published for the process to end.
 
 use super::appender::Appender;
-use super::retention::Keeper;
+use super::retention::ExpiryCheck;
 use foretell_events::Position;
 use foretell_events::record::NewRecord;
 use foretell_ports::Error;
@@ -70,7 +70,7 @@ pub(super) struct Writer {
     syncs: Arc<AtomicU64>,
     /// Why nothing can be appended any more, if so.
     broken: watch::Sender<Option<Error>>,
-    retention: Keeper,
+    retention: ExpiryCheck,
 }
 
 impl Writer {
@@ -82,7 +82,7 @@ impl Writer {
         cuts: Arc<RwLock<()>>,
     ) -> Self {
         let mut writer =
-            Self { appenders, clock, syncs, broken: watch::Sender::default(), retention: Keeper::new(cuts) };
+            Self { appenders, clock, syncs, broken: watch::Sender::default(), retention: ExpiryCheck::new(cuts) };
         let now_ms = writer.clock.now_ms();
         writer.delete_expired(now_ms);
         writer

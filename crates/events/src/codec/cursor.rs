@@ -57,12 +57,12 @@ impl<'v, 'f> Fields<'v, 'f> {
         }
     }
 
-    /// A field read by `read`, or a fault and `stand_in`.
-    pub fn required<T>(&mut self, name: &str, stand_in: T, read: impl FnOnce(&'v Value) -> ReadResult<T>) -> T {
+    /// A field read by `read`, or a fault and `placeholder`.
+    pub fn required<T>(&mut self, name: &str, placeholder: T, read: impl FnOnce(&'v Value) -> ReadResult<T>) -> T {
         if self.present(name).is_none() {
             self.fault(name, fault::MISSING_FIELD, format!("{name} is required"));
         }
-        self.optional(name, read).unwrap_or(stand_in)
+        self.optional(name, read).unwrap_or(placeholder)
     }
 
     /// A field of an update: a missing one keeps the value, `null` clears it.
@@ -191,8 +191,8 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// One of several names; required.
-    pub fn required_choice<T>(&mut self, name: &str, stand_in: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
-        self.required(name, stand_in, |value| choice(value, parse))
+    pub fn required_choice<T>(&mut self, name: &str, placeholder: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
+        self.required(name, placeholder, |value| choice(value, parse))
     }
 
     /// An optional IANA zone, in the spelling of the database.
@@ -254,8 +254,8 @@ impl<'v, 'f> Fields<'v, 'f> {
     pub fn starts_at(&mut self) -> StartsAt {
         let zone_named = self.present("time_zone").is_some();
         let zone = self.zone("time_zone");
-        let stand_in = time::Start::Instant(0);
-        let start = self.required("starts_at", stand_in, |value| time::start(text(value, TEXT_BYTES_MAX)?));
+        let placeholder = time::Start::Instant(0);
+        let start = self.required("starts_at", placeholder, |value| time::start(text(value, TEXT_BYTES_MAX)?));
         match (start, zone) {
             (time::Start::Instant(at_ms), zone) => StartsAt::Instant { at_ms, zone },
             (time::Start::Local(local), Some(zone)) => {
@@ -350,16 +350,16 @@ pub struct Entry<'v, 'f> {
 impl<'v> Entry<'v, '_> {
     /// The entry as an object.
     pub fn object<T>(&mut self, read: impl FnOnce(&mut Fields<'v, '_>) -> T) -> Option<T> {
-        let map = self.keep(object(self.value))?;
+        let map = self.record_fault(object(self.value))?;
         Some(read(&mut Fields { map, place: Cow::Owned(self.place.clone()), faults: &mut *self.faults }))
     }
 
     /// The entry as one of several names.
     pub fn choice<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        self.keep(choice(self.value, parse))
+        self.record_fault(choice(self.value, parse))
     }
 
-    fn keep<T>(&mut self, read: ReadResult<T>) -> Option<T> {
+    fn record_fault<T>(&mut self, read: ReadResult<T>) -> Option<T> {
         read.map_err(|(code, detail)| self.faults.push(Fault::new(self.place.clone(), code, detail))).ok()
     }
 }

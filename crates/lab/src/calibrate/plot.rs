@@ -3,7 +3,7 @@
 //! The share of users' logins has a logarithmic axis, because all useful values are small. The baseline consists of two
 //! points instead of a curve: new device and new country, and either of them.
 
-use super::{Calibration, Curve, Point, table};
+use super::{CalibrationResult, Curve, Point, table};
 use crate::picture::{self, Area, Drawn, FONT};
 use plotters::prelude::*;
 
@@ -14,11 +14,11 @@ const CHALLENGED_MIN: f64 = 0.0005;
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 
 /// The plot as SVG; the error is a sentence.
-pub fn svg(calibration: &Calibration) -> Result<String, String> {
+pub fn svg(calibration: &CalibrationResult) -> Result<String, String> {
     picture::svg(SIZE, |area| draw(area, calibration))
 }
 
-fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
+fn draw(area: &Area<'_>, calibration: &CalibrationResult) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .caption("Challenged attacks, and challenged users", (FONT, 22))
         .margin(20)

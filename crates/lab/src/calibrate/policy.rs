@@ -1,6 +1,6 @@
 //! Writes thresholds into a policy file: two values change, everything else remains as it was written.
 
-use super::{Error, Thresholds};
+use super::{Error, PolicyThresholds};
 use foretell_domain::score::login::LoginPolicy;
 use foretell_events::document::{self, depth};
 use foretell_events::policy::TEXT_BYTES_MAX;
@@ -45,7 +45,7 @@ impl File {
     }
 
     /// Sets the thresholds.
-    pub fn set(&mut self, thresholds: Thresholds) {
+    pub fn set(&mut self, thresholds: PolicyThresholds) {
         for (key, threshold) in [("challenge_at", thresholds.challenge_at), ("deny_at", thresholds.deny_at)] {
             match self.document.get_mut(key).and_then(Item::as_value_mut) {
                 Some(there) => {
@@ -84,7 +84,7 @@ mod tests {
     fn all_but_the_thresholds_stays_as_it_was_written() {
         let text = "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.5 # old\n\n[signals.new_device]\nfactor = 30.0\n";
         let mut file = File { document: text.parse().unwrap() };
-        file.set(Thresholds { challenge_at: 0.0625, deny_at: 0.75 });
+        file.set(PolicyThresholds { challenge_at: 0.0625, deny_at: 0.75 });
         let written = file.document.to_string();
         let policy = file.policy(&LoginPolicy::default()).unwrap();
         assert_eq!((policy.challenge_at, policy.deny_at), (0.0625, 0.75), "{written}");

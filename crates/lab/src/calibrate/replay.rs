@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::evaluate::logins::score;
-use crate::source::{Author, Label, Loaded, Sourced};
+use crate::source::{Author, SourceData, SourceLabel, Sourced};
 use foretell_domain::score::ReasonCode;
 use foretell_domain::score::login::{LoginPolicy, LoginScore};
 use foretell_domain::view::materialized::Materialized;
@@ -46,7 +46,7 @@ impl Replayed {
     pub fn add(
         &mut self,
         file: &str,
-        loaded: &Loaded,
+        loaded: &SourceData,
         policy: &LoginPolicy,
         limits: &Limits,
         progress: &mut dyn FnMut(u64),
@@ -81,7 +81,7 @@ impl Replay<'_> {
     fn take(&mut self, sourced: &Sourced, offset: i64) -> Result<(), String> {
         let event = &completed(sourced.event.clone());
         if let Fact::Login(LoginFact::Attempted(login)) = &event.fact {
-            let Some(Label::Simulated(author)) = sourced.label else { return Err(event.envelope.id.clone()) };
+            let Some(SourceLabel::Simulated(author)) = sourced.label else { return Err(event.envelope.id.clone()) };
             if author != Author::Legitimate {
                 let scored = self.score(event, login);
                 self.replayed.attacks.push((author, scored));

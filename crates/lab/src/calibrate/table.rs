@@ -1,9 +1,9 @@
 //! Formats the result as tables.
 
-use super::{Calibration, Curve, Paid, Point};
+use super::{CalibrationResult, Curve, Paid, Point};
 use std::fmt;
 
-impl fmt::Display for Calibration {
+impl fmt::Display for CalibrationResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { logins, first_logins, target_tpr, .. } = self;
         writeln!(
@@ -35,7 +35,7 @@ impl fmt::Display for Calibration {
     }
 }
 
-impl Calibration {
+impl CalibrationResult {
     fn fmt_paid(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "re-authentications among the first logins of an account: median (mean, 90th percentile)")?;
         let heads = self.baseline_paid.iter().map(|paid| format!("{} logins, {} accounts", paid.logins, paid.accounts));

@@ -2,17 +2,17 @@
 
 use super::replay::Scored;
 use super::*;
-use crate::simulate::{self, History, Shape};
-use crate::source::{self, Format, Loaded, Origin};
+use crate::simulate::{self, HistorySize, SimulatedHistory};
+use crate::source::{self, Origin, SourceData, SourceFormat};
 use foretell_domain::score::login::LoginPolicy;
 use foretell_domain::view::Limits;
 use std::sync::OnceLock;
 
-fn load(text: &[u8]) -> Loaded {
-    source::read_from(text, Origin::default(), Format::Events).unwrap()
+fn load(text: &[u8]) -> SourceData {
+    source::read_from(text, Origin::default(), SourceFormat::Events).unwrap()
 }
 
-fn replay(loaded: &Loaded) -> Result<Replayed, Error> {
+fn replay(loaded: &SourceData) -> Result<Replayed, Error> {
     let mut replayed = Replayed::default();
     replayed.add("a file", loaded, &LoginPolicy::default(), &Limits::default(), &mut |_| {}).map(|()| replayed)
 }
@@ -22,7 +22,7 @@ fn replayed() -> &'static Replayed {
     static REPLAYED: OnceLock<Replayed> = OnceLock::new();
     REPLAYED.get_or_init(|| {
         let mut lines = Vec::new();
-        let history = History::new(Shape { users: 250, days: 200, seed: 11 }).unwrap();
+        let history = SimulatedHistory::new(HistorySize { users: 250, days: 200, seed: 11 }).unwrap();
         simulate::write(history, &mut lines, &mut |_| {}).unwrap();
         replay(&load(&lines)).unwrap()
     })
@@ -37,7 +37,7 @@ const FIRST: Scored = Scored { score: None, baseline: 0.0 };
 #[test]
 fn attackers_with_more_knowledge_are_harder_to_detect_and_the_target_is_reached() {
     for target in [0.9, 0.98, 1.0] {
-        let calibration = Calibration::new(replayed(), target).unwrap();
+        let calibration = CalibrationResult::new(replayed(), target).unwrap();
         let [naive, vpn, targeted] = &calibration.curves[..] else { panic!("three attackers") };
         let auc = [naive, vpn, targeted].map(|curve| curve.roc.auc.unwrap());
         assert!(auc[0] >= auc[1] && auc[1] >= auc[2] && auc[2] > 0.6, "{auc:?}");
@@ -45,7 +45,7 @@ fn attackers_with_more_knowledge_are_harder_to_detect_and_the_target_is_reached(
             assert!(at_target.caught >= target, "{attacker:?} {at_target:?}");
             assert_eq!((*attacks + *unscored) as u64, 250 * simulate::ATTACKS);
         }
-        let Thresholds { challenge_at, deny_at } = calibration.thresholds;
+        let PolicyThresholds { challenge_at, deny_at } = calibration.thresholds;
         assert!(challenge_at <= targeted.at_target.threshold.unwrap() && challenge_at <= deny_at && deny_at <= 1.0);
         assert!(calibration.denied <= DENIED_MAX || deny_at == challenge_at, "{}", calibration.denied);
     }
@@ -53,7 +53,7 @@ fn attackers_with_more_knowledge_are_harder_to_detect_and_the_target_is_reached(
 
 #[test]
 fn the_baseline_is_compared_at_a_price_that_is_no_higher() {
-    let calibration = Calibration::new(replayed(), 0.98).unwrap();
+    let calibration = CalibrationResult::new(replayed(), 0.98).unwrap();
     for Curve { compared, .. } in &calibration.curves {
         assert!(compared.score.challenged <= compared.baseline.challenged);
         assert!(compared.baseline.challenged > 0.0 && compared.baseline.caught > 0.5, "{compared:?}");
@@ -73,7 +73,7 @@ fn people_pay_for_scored_logins_alone() {
     ];
     let attack = |author| (author, scored(0.5));
     let attacks = Author::ATTACKERS.into_iter().map(attack).chain([(Author::Vpn, FIRST)]).collect();
-    let calibration = Calibration::new(&Replayed { people, attacks }, 0.98).unwrap();
+    let calibration = CalibrationResult::new(&Replayed { people, attacks }, 0.98).unwrap();
     assert_eq!((calibration.logins, calibration.first_logins), (12, 4));
     let vpn = &calibration.curves[1];
     assert_eq!((vpn.attacks, vpn.unscored, vpn.at_target.threshold), (1, 1, Some(0.5)));
@@ -81,7 +81,7 @@ fn people_pay_for_scored_logins_alone() {
     let expected = Paid { logins: 4, accounts: 3, median: 1.0, mean: 1.0, p90: 2.0 };
     assert_eq!(vpn.paid[0], expected);
     assert_eq!((vpn.paid[1].accounts, vpn.paid[1].median), (0, 0.0));
-    assert_eq!(calibration.thresholds, Thresholds { challenge_at: 0.5, deny_at: 0.900_000_001 });
+    assert_eq!(calibration.thresholds, PolicyThresholds { challenge_at: 0.5, deny_at: 0.900_000_001 });
     assert_eq!((calibration.challenged, calibration.denied), (0.5, 0.0));
 }
 
@@ -97,17 +97,17 @@ fn what_cannot_be_calibrated_is_refused_with_a_sentence() {
         assert!(error.to_string().starts_with("a file: event \"x1\" has no label"), "{error}");
     }
     let first = replay(&load(line(r#","label":"legitimate""#).as_bytes())).unwrap();
-    assert_eq!(Calibration::new(&first, 0.98), Err(Error::Nobody("legitimate")), "a first login has no score");
+    assert_eq!(CalibrationResult::new(&first, 0.98), Err(Error::Nobody("legitimate")), "a first login has no score");
     let people = vec![vec![FIRST, scored(0.5)]];
-    assert_eq!(Calibration::new(&Replayed { people, attacks: vec![] }, 0.98), Err(Error::Nobody("naive")));
+    assert_eq!(CalibrationResult::new(&Replayed { people, attacks: vec![] }, 0.98), Err(Error::Nobody("naive")));
     for target in [0.0, -1.0, 1.1, f64::NAN] {
-        assert!(matches!(Calibration::new(&first, target), Err(Error::Target(_))), "{target}");
+        assert!(matches!(CalibrationResult::new(&first, target), Err(Error::Target(_))), "{target}");
     }
 }
 
 #[test]
 fn tables_and_pictures_name_every_attacker() {
-    let calibration = Calibration::new(replayed(), 0.98).unwrap();
+    let calibration = CalibrationResult::new(replayed(), 0.98).unwrap();
     let (table, picture) = (calibration.to_string(), svg(&calibration).unwrap());
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     for attacker in Author::ATTACKERS.map(Author::name) {

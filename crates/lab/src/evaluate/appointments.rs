@@ -5,10 +5,10 @@
 //! Before that, and for all other tenants, two counters are used. Later outcomes only recalibrate the model, once per
 //! day of the replay, with the function that calibrates in service.
 
-use super::{AppointmentOptions, At, Measure, Progress, Summary, Taught};
-use crate::source::Loaded;
-use crate::train::history::History;
-use crate::train::moments::{Moment, Replay, Visit};
+use super::{AppointmentOptions, At, EvaluationSummary, Measure, Progress, Taught};
+use crate::source::SourceData;
+use crate::train::history::TrainingHistory;
+use crate::train::moments::{Moment, Replay, TrainingVisit};
 use crate::train::{self, TrainingSet};
 use foretell_domain::score::metrics::Case;
 use foretell_domain::score::no_show::calibration::{self, Calibration, RecentSamples};
@@ -34,11 +34,11 @@ struct Line<'a> {
 ///
 /// Errors are those of `out`.
 pub fn appointments(
-    loaded: &Loaded,
+    loaded: &SourceData,
     options: &AppointmentOptions,
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
-) -> io::Result<Summary> {
+) -> io::Result<EvaluationSummary> {
     let mut judge = Judge::new(options);
     // A model is trained on both moments, whichever is judged.
     let both = [At::Booking, At::DayBefore];
@@ -58,12 +58,12 @@ pub fn appointments(
         serde_json::to_writer(&mut *out, &judge.line(scored))?;
         out.write_all(b"\n")?;
     }
-    Ok(Summary { rows: loaded.rows, skipped: loaded.skipped, ..judge.summary() })
+    Ok(EvaluationSummary { rows: loaded.rows, skipped: loaded.skipped, ..judge.summary() })
 }
 
 /// An appointment that was scored.
 struct Scored {
-    visit: Visit,
+    visit: TrainingVisit,
     score: f64,
     level: &'static str,
     lead_days: u16,
@@ -82,19 +82,19 @@ struct Taken {
 struct Judge<'a> {
     options: &'a AppointmentOptions,
     /// The training data; none if nothing is trained, or the training is finished.
-    history: Option<History>,
+    history: Option<TrainingHistory>,
     models: BTreeMap<String, Taken>,
     taught: Vec<Taught>,
     scored: Vec<Scored>,
     /// The latest outcome of each visit.
-    outcomes: HashMap<Visit, &'static str>,
+    outcomes: HashMap<TrainingVisit, &'static str>,
 }
 
 impl<'a> Judge<'a> {
     fn new(options: &'a AppointmentOptions) -> Self {
         Self {
             options,
-            history: options.train_until_ms.map(|_| History::new(options.score.clone())),
+            history: options.train_until_ms.map(|_| TrainingHistory::new(options.score.clone())),
             models: BTreeMap::new(),
             taught: Vec::new(),
             scored: Vec::new(),
@@ -131,7 +131,7 @@ impl<'a> Judge<'a> {
     /// Scores a moment with the rows as they are.
     fn score(&mut self, replay: &Replay, moment: &Moment<'_>) {
         if let Some(history) = &mut self.history {
-            history.keep(moment);
+            history.add(moment);
         }
         if moment.at != self.options.at {
             return;
@@ -159,9 +159,14 @@ impl<'a> Judge<'a> {
         Line { appointment_id: &visit.id.appointment_id, score: *score, outcome, lead_days: *lead_days }
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> EvaluationSummary {
         let count = self.scored.len() as u64;
-        let mut summary = Summary { lines: count, scored: count, taught: self.taught.clone(), ..Summary::default() };
+        let mut summary = EvaluationSummary {
+            lines: count,
+            scored: count,
+            taught: self.taught.clone(),
+            ..EvaluationSummary::default()
+        };
         self.scored.iter().for_each(|scored| summary.answered(scored.level));
         let until_ms = self.options.train_until_ms;
         let later = self.scored.iter().filter(|scored| until_ms.is_none_or(|until| scored.booked_at_ms > until));

@@ -1,7 +1,7 @@
 //! Logins: each is scored just before it is folded, including failed ones.
 
-use super::{LoginOptions, Measure, Progress, Summary};
-use crate::source::{Author, Label, Loaded};
+use super::{EvaluationSummary, LoginOptions, Measure, Progress};
+use crate::source::{Author, SourceData, SourceLabel};
 use foretell_domain::score::login::{self, Features, LoginEvidence};
 use foretell_domain::score::metrics::Case;
 use foretell_domain::view::RecordPosition;
@@ -30,13 +30,13 @@ struct Line<'a> {
 ///
 /// Errors are those of `out`.
 pub fn logins(
-    loaded: &Loaded,
+    loaded: &SourceData,
     options: &LoginOptions,
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
-) -> io::Result<Summary> {
+) -> io::Result<EvaluationSummary> {
     let mut rows = Materialized::new(LoginFold { limits: options.limits.clone() });
-    let mut summary = Summary { rows: loaded.rows, skipped: loaded.skipped, ..Summary::default() };
+    let mut summary = EvaluationSummary { rows: loaded.rows, skipped: loaded.skipped, ..EvaluationSummary::default() };
     let mut labelled = Labelled::default();
     let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
@@ -86,13 +86,13 @@ struct Labelled {
 }
 
 impl Labelled {
-    fn take(&mut self, score: Option<f64>, label: Option<Label>) {
+    fn take(&mut self, score: Option<f64>, label: Option<SourceLabel>) {
         match (score, label) {
-            (Some(score), Some(Label::Row { attack_ip, account_takeover })) => {
+            (Some(score), Some(SourceLabel::Row { attack_ip, account_takeover })) => {
                 self.attack_ip.push(Case { score, positive: attack_ip });
                 self.account_takeover.push(Case { score, positive: account_takeover });
             }
-            (Some(score), Some(Label::Simulated(author))) => {
+            (Some(score), Some(SourceLabel::Simulated(author))) => {
                 self.simulated.push(Case { score, positive: author != Author::Legitimate });
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use super::Progress;
 use super::logins::score;
-use crate::source::Loaded;
+use crate::source::SourceData;
 use foretell_domain::score::LoginDecision;
 use foretell_domain::score::login::{LoginPolicy, LoginScore};
 use foretell_domain::view::materialized::Materialized;
@@ -49,7 +49,7 @@ impl Judged {
 
 /// The result of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Compared {
+pub struct PolicyComparison {
     /// Logins that were judged with both policies.
     pub logins: u64,
     /// Logins with different decisions.
@@ -62,7 +62,7 @@ pub struct Compared {
     pub rules_failed: u64,
 }
 
-impl fmt::Display for Compared {
+impl fmt::Display for PolicyComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { logins, changed, .. } = self;
         let share = if *logins == 0 { 0.0 } else { 100.0 * *changed as f64 / *logins as f64 };
@@ -94,14 +94,14 @@ pub struct PolicyChange<'a> {
 /// `changed` receives each login with a different decision, `progress` the completed and the total events. Errors are
 /// those of `changed`.
 pub fn policies<E>(
-    loaded: &Loaded,
+    loaded: &SourceData,
     change: PolicyChange<'_>,
     limits: &Limits,
     changed: &mut dyn FnMut(Changed) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Compared, E> {
+) -> Result<PolicyComparison, E> {
     let mut rows = Materialized::new(LoginFold { limits: limits.clone() });
-    let mut compared = Compared::default();
+    let mut compared = PolicyComparison::default();
     let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;
@@ -121,7 +121,7 @@ pub fn policies<E>(
     Ok(compared)
 }
 
-impl Compared {
+impl PolicyComparison {
     fn take(&mut self, old: &LoginScore, new: &LoginScore) {
         self.logins += 1;
         self.rules_failed += u64::from(new.is_rule_failed);

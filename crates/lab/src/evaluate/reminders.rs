@@ -5,7 +5,7 @@
 //! After the last event, time continues until nothing is planned any more.
 
 use super::Progress;
-use crate::source::Loaded;
+use crate::source::SourceData;
 use foretell_domain::remind::announce;
 use foretell_domain::remind::plan::{self, PlanContext, ReminderAction, ReminderStatus};
 use foretell_domain::remind::policy::ReminderPolicy;
@@ -92,7 +92,7 @@ impl fmt::Display for ReminderCounts {
 /// Replays a file of appointments and plans reminders. `happened` receives each event in order of time, `progress` the
 /// completed and the total events. Errors are those of `happened`.
 pub fn reminders<E>(
-    loaded: &Loaded,
+    loaded: &SourceData,
     options: &ReminderOptions,
     happened: &mut dyn FnMut(Happened) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
@@ -142,7 +142,7 @@ impl<'a> Replay<'a> {
         loop {
             let next = self.schedule.due(time_ms.saturating_sub(1), 1).next().cloned();
             let Some((at_ms, key)) = next else { return Ok(()) };
-            self.look(&key, at_ms, Some(at_ms), record)?;
+            self.evaluate(&key, at_ms, Some(at_ms), record)?;
         }
     }
 
@@ -152,11 +152,11 @@ impl<'a> Replay<'a> {
         if matches!(event.fact, Fact::Reminder(ReminderFact::Due(_) | ReminderFact::Withdrawn(_))) {
             return Ok(());
         }
-        self.look(&event.key(), event.envelope.time_ms, None, record)
+        self.evaluate(&event.key(), event.envelope.time_ms, None, record)
     }
 
     /// Plans a client and carries out the plan; `due_ms` is the instant that was waited for, if any.
-    fn look<E>(
+    fn evaluate<E>(
         &mut self,
         key: &str,
         now_ms: i64,
@@ -179,7 +179,7 @@ impl<'a> Replay<'a> {
         let next_ms = if is_done { plan.next_at_ms } else { Some(now_ms) };
         self.schedule.set(key, next_ms);
         if !is_done {
-            return self.look(key, now_ms, None, record);
+            return self.evaluate(key, now_ms, None, record);
         }
         Ok(())
     }

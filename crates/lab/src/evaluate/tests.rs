@@ -2,34 +2,34 @@
 
 use super::reminders::{Happened, ReminderOptions, reminders};
 use super::*;
-use crate::source::{self, Format, Loaded, Origin};
+use crate::source::{self, Origin, SourceData, SourceFormat};
 use serde_json::{Value, json};
 
-fn load(text: &str, format: Format) -> Loaded {
+fn load(text: &str, format: SourceFormat) -> SourceData {
     source::read_from(text.as_bytes(), Origin::default(), format).unwrap()
 }
 
 /// JSON Lines of events `(time, type, data)`; the id is the index in the list.
-fn events(list: &[(&str, &str, Value)]) -> Loaded {
+fn events(list: &[(&str, &str, Value)]) -> SourceData {
     let line = |(id, (time, kind, data)): (usize, &(&str, &str, Value))| {
         let id = id.to_string();
         let kind = format!("foretell.{kind}");
         json!({"specversion": "1.0", "id": id, "source": "t", "type": kind, "time": time, "data": data}).to_string()
     };
-    load(&list.iter().enumerate().map(line).collect::<Vec<_>>().join("\n"), Format::Events)
+    load(&list.iter().enumerate().map(line).collect::<Vec<_>>().join("\n"), SourceFormat::Events)
 }
 
 fn lines(out: &[u8]) -> Vec<Value> {
     out.split(|byte| *byte == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
 }
 
-fn run_logins(loaded: &Loaded, options: &LoginOptions) -> (Vec<Value>, Summary) {
+fn run_logins(loaded: &SourceData, options: &LoginOptions) -> (Vec<Value>, EvaluationSummary) {
     let mut out = Vec::new();
     let summary = logins(loaded, options, &mut out, &mut |_, _| {}).unwrap();
     (lines(&out), summary)
 }
 
-fn run_appointments(loaded: &Loaded, options: &AppointmentOptions) -> (Vec<Value>, Summary) {
+fn run_appointments(loaded: &SourceData, options: &AppointmentOptions) -> (Vec<Value>, EvaluationSummary) {
     let mut out = Vec::new();
     let summary = appointments(loaded, options, &mut out, &mut |_, _| {}).unwrap();
     (lines(&out), summary)
@@ -90,14 +90,14 @@ fn labels_measure_scored_logins_after_the_training() {
         (Some("2026-01-02T00:00:00Z"), 1, 1, None),
     ] {
         let options = LoginOptions { train_until_ms: train_until.map(ms), ..LoginOptions::default() };
-        let (lines, summary) = run_logins(&load(LABELLED, Format::Rba), &options);
+        let (lines, summary) = run_logins(&load(LABELLED, SourceFormat::Rba), &options);
         assert_eq!((lines.len(), summary.scored), (4, 2), "every row has its line");
         let [attack, takeover] = &summary.measures[..] else { panic!("{summary}") };
         assert_eq!((attack.metrics.cases, attack.metrics.positives), (cases, positives), "{train_until:?}");
         assert_eq!(attack.metrics.roc_auc, roc_auc, "{train_until:?}");
         assert_eq!((takeover.metrics.positives, takeover.metrics.roc_auc), (0, None));
     }
-    let (lines, summary) = run_logins(&load(LABELLED, Format::Rba), &LoginOptions::default());
+    let (lines, summary) = run_logins(&load(LABELLED, SourceFormat::Rba), &LoginOptions::default());
     assert_eq!(lines[3]["decision"], "challenge", "another location, another machine");
     assert!(summary.to_string().contains("attack address"), "{summary}");
 }
@@ -114,7 +114,7 @@ PatientId,AppointmentID,Gender,ScheduledDay,AppointmentDay,Age,Neighbourhood,Sch
 
 #[test]
 fn bookings_are_scored_with_the_outcomes_that_had_arrived() {
-    let (lines, summary) = run_appointments(&load(VISITS, Format::Noshow), &AppointmentOptions::default());
+    let (lines, summary) = run_appointments(&load(VISITS, SourceFormat::Noshow), &AppointmentOptions::default());
     let shape = |line: &Value| {
         let text = |field: &str| line[field].as_str().unwrap().to_owned();
         (text("appointment_id"), text("outcome"), line["lead_days"].as_i64().unwrap())
@@ -140,7 +140,7 @@ fn the_summary_covers_what_was_booked_after_the_training() {
     for (train_until, cases) in [("2026-03-03T08:59:59Z", 3), ("2026-03-03T09:00:00Z", 2), ("2026-04-01T00:00:00Z", 0)]
     {
         let options = AppointmentOptions { train_until_ms: Some(ms(train_until)), ..AppointmentOptions::default() };
-        let (lines, summary) = run_appointments(&load(VISITS, Format::Noshow), &options);
+        let (lines, summary) = run_appointments(&load(VISITS, SourceFormat::Noshow), &options);
         assert_eq!((lines.len(), summary.scored), (4, 4), "every row has its line");
         assert_eq!(summary.measures.first().map_or(0, |m| m.metrics.cases), cases, "{train_until}");
     }
@@ -150,7 +150,7 @@ fn the_summary_covers_what_was_booked_after_the_training() {
 fn scores_do_not_depend_on_how_many_partitions_the_log_has() {
     let of = |partitions| {
         let options = AppointmentOptions { partitions, ..AppointmentOptions::default() };
-        run_appointments(&load(VISITS, Format::Noshow), &options).0
+        run_appointments(&load(VISITS, SourceFormat::Noshow), &options).0
     };
     assert_eq!(of(1), of(5));
 }
@@ -158,7 +158,7 @@ fn scores_do_not_depend_on_how_many_partitions_the_log_has() {
 #[test]
 fn the_day_before_knows_more_and_leaves_same_day_visits_out() {
     let options = AppointmentOptions { at: At::DayBefore, ..AppointmentOptions::default() };
-    let (lines, summary) = run_appointments(&load(VISITS, Format::Noshow), &options);
+    let (lines, summary) = run_appointments(&load(VISITS, SourceFormat::Noshow), &options);
     let ids: Vec<_> = lines.iter().map(|line| line["appointment_id"].as_str().unwrap()).collect();
     // Visit 11 at 00:00 on the 4th, when the outcome of the 3rd is known; 13 at 00:00 on the 5th.
     assert_eq!(ids, ["10", "11", "13"]);
@@ -243,7 +243,7 @@ fn an_outcome_is_of_the_start_at_which_it_came() {
 
 #[test]
 fn progress_reaches_the_end_and_a_broken_output_is_an_error() {
-    let loaded = load(VISITS, Format::Noshow);
+    let loaded = load(VISITS, SourceFormat::Noshow);
     let mut calls = Vec::new();
     let options = AppointmentOptions::default();
     appointments(&loaded, &options, &mut Vec::new(), &mut |done, total| calls.push((done, total))).unwrap();
@@ -251,7 +251,7 @@ fn progress_reaches_the_end_and_a_broken_output_is_an_error() {
     let refused = appointments(&loaded, &options, &mut &mut [0_u8; 10][..], &mut |_, _| {});
     assert!(refused.is_err());
     let refused =
-        logins(&load(LABELLED, Format::Rba), &LoginOptions::default(), &mut &mut [0_u8; 10][..], &mut |_, _| {});
+        logins(&load(LABELLED, SourceFormat::Rba), &LoginOptions::default(), &mut &mut [0_u8; 10][..], &mut |_, _| {});
     assert!(refused.is_err());
 }
 
@@ -264,7 +264,7 @@ fn moments_are_known_by_name() {
 }
 
 /// The actions of a policy, as `time status what`.
-fn run_reminders(loaded: &Loaded, policy: &Value) -> Vec<String> {
+fn run_reminders(loaded: &SourceData, policy: &Value) -> Vec<String> {
     let policy = foretell_domain::remind::policy::ReminderPolicy::read(policy, &Default::default()).unwrap();
     let options = ReminderOptions { policy, ..ReminderOptions::default() };
     let mut lines = Vec::new();

@@ -11,7 +11,7 @@
 //! is entered, so an attacker's browser has one as well, a new one, unless cookies are refused, which attackers do as
 //! often as users. An attacker who withholds the cookie on purpose is not among those published.
 
-use super::client::{Class, Client, Looks};
+use super::client::{Appearance, Class, Client};
 use super::person::Person;
 use super::world::{Kind, Network, Spot, Town};
 use crate::source::Author;
@@ -26,7 +26,7 @@ const COMPUTER: f64 = 0.5;
 #[derive(Debug, Clone)]
 pub(super) struct Attack {
     pub(super) spot: Spot,
-    pub(super) looks: Looks,
+    pub(super) appearance: Appearance,
     pub(super) device_id: Option<String>,
 }
 
@@ -39,13 +39,13 @@ impl Attack {
             Author::Vpn => Spot::new(Network::of(Kind::Hosting, town.country, chance), town, chance.bits()),
             Author::Naive | Author::Legitimate => somewhere(chance),
         };
-        let looks = match author {
-            Author::Targeted => victim.looks(at_ms),
+        let appearance = match author {
+            Author::Targeted => victim.appearance(at_ms),
             _ => common(at_ms, chance),
         };
         let is_named = !chance.happens(REFUSED);
         let device_id = is_named.then(|| format!("{:016x}", chance.bits()));
-        Self { spot: spot.of_host(chance.bits()), looks, device_id }
+        Self { spot: spot.of_host(chance.bits()), appearance, device_id }
     }
 }
 
@@ -56,7 +56,7 @@ fn somewhere(chance: &mut Sequence) -> Spot {
     Spot::new(Network::of(kind, town.country, chance), town, chance.bits())
 }
 
-fn common(at_ms: i64, chance: &mut Sequence) -> Looks {
+fn common(at_ms: i64, chance: &mut Sequence) -> Appearance {
     let class = if chance.happens(COMPUTER) { Class::Computer } else { Class::Phone };
     Client::new(class, 1, chance).latest().at(at_ms)
 }

@@ -162,7 +162,7 @@ pub(super) struct Client {
 
 /// What a client sends about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Looks {
+pub(super) struct Appearance {
     pub(super) user_agent: String,
     pub(super) browser: String,
     pub(super) os: String,
@@ -186,11 +186,11 @@ impl Client {
     }
 
     /// What it sends at a time after the beginning.
-    pub(super) fn at(&self, since_ms: i64) -> Looks {
+    pub(super) fn at(&self, since_ms: i64) -> Appearance {
         let Software { browser, os, agent, version, cycle_days, .. } = self.software;
         let releases = (since_ms.min(self.last_ms) - self.late_ms).div_euclid(cycle_days * DAY_MS);
         let version = (version + releases).to_string();
-        Looks {
+        Appearance {
             user_agent: agent.replace('#', &version),
             browser: format!("{browser} {version}"),
             os: os.replace('#', &version),

@@ -1,7 +1,7 @@
 //! A person: home and work, devices, login times, and travel.
 
 use super::DAY_MS;
-use super::client::{Class, Client, Looks};
+use super::client::{Appearance, Class, Client};
 use super::trip::{Trip, trips};
 use super::world::{COUNTRIES, Home, Kind, Network, Spot, Town};
 use crate::source::draw::{Draw, Sequence};
@@ -72,7 +72,7 @@ const COOKIES: [(Cookies, u32); 4] =
 
 /// A machine.
 #[derive(Debug, Clone, Copy)]
-struct Device {
+struct PersonDevice {
     client: Client,
     is_firms: bool,
     number: u64,
@@ -80,7 +80,7 @@ struct Device {
 }
 
 /// Where a person is at a given time.
-enum Whereabouts {
+enum UserLocation {
     AtHome,
     OnTheWay,
     Away(Trip),
@@ -99,17 +99,17 @@ pub(super) struct Person {
     parts: &'static [f64; 6],
     cookies: Cookies,
     hides: bool,
-    devices: Vec<Device>,
+    devices: Vec<PersonDevice>,
     trips: Vec<Trip>,
 }
 
 /// A login, and the number of mistyped passwords before it.
 #[derive(Debug, Clone)]
-pub(super) struct Visit {
+pub(super) struct LoginVisit {
     pub(super) at_ms: i64,
     pub(super) mistyped: u64,
     pub(super) spot: Spot,
-    pub(super) looks: Looks,
+    pub(super) appearance: Appearance,
     pub(super) device_id: Option<String>,
 }
 
@@ -152,12 +152,12 @@ impl Person {
         self.home.town
     }
 
-    fn buy(&self, end_ms: i64, chance: &mut Sequence) -> Vec<Device> {
-        let mut devices: Vec<Device> = Vec::new();
+    fn buy(&self, end_ms: i64, chance: &mut Sequence) -> Vec<PersonDevice> {
+        let mut devices: Vec<PersonDevice> = Vec::new();
         let mut get = |class, is_firms, chance: &mut Sequence| {
             let days = if class == Class::Phone { PHONE_DAYS } else { COMPUTER_DAYS };
             let number = self.draw.bits(Stream::Device as u8, self.number * 8 + devices.len() as u64);
-            devices.push(Device {
+            devices.push(PersonDevice {
                 client: Client::new(class, end_ms, chance),
                 is_firms,
                 number,
@@ -181,7 +181,7 @@ impl Person {
     }
 
     /// The logins of a day, counted from 0, in local time at home; in no particular order.
-    pub(super) fn day(&self, day: i64) -> Vec<Visit> {
+    pub(super) fn day(&self, day: i64) -> Vec<LoginVisit> {
         let chance = &mut self.draw.sequence(Stream::Day as u8, self.number << 16 | day as u64);
         let mut visits = Vec::new();
         for (part, share) in self.parts.iter().enumerate() {
@@ -194,16 +194,16 @@ impl Person {
         visits
     }
 
-    fn visit(&self, at_ms: i64, chance: &mut Sequence) -> Option<Visit> {
+    fn visit(&self, at_ms: i64, chance: &mut Sequence) -> Option<LoginVisit> {
         let whereabouts = self.whereabouts(at_ms);
         let device = match whereabouts {
-            Whereabouts::OnTheWay => return None,
-            Whereabouts::AtHome => self.device(at_ms, chance),
-            Whereabouts::Away(_) => self.devices[0],
+            UserLocation::OnTheWay => return None,
+            UserLocation::AtHome => self.device(at_ms, chance),
+            UserLocation::Away(_) => self.devices[0],
         };
         let spot = match whereabouts {
             _ if self.hides && chance.happens(VPN_LOGINS) => self.hidden(chance),
-            Whereabouts::Away(trip) => self.on_trip(device, trip, chance),
+            UserLocation::Away(trip) => self.on_trip(device, trip, chance),
             _ => self.around_home(device, at_ms, chance),
         };
         let mistyped = if chance.happens(MISTYPED) { 1 + chance.below(3) } else { 0 };
@@ -211,12 +211,12 @@ impl Person {
         let device = if is_borrowed { borrowed(chance) } else { device };
         // Over IPv6 a machine generates a new address every day (RFC 8981).
         let host = Draw::new(device.number).bits(3, at_ms.div_euclid(DAY_MS) as u64);
-        let (spot, looks) = (spot.of_host(host), device.client.at(at_ms));
-        Some(Visit { at_ms, mistyped, spot, looks, device_id: self.cookie(device, at_ms) })
+        let (spot, appearance) = (spot.of_host(host), device.client.at(at_ms));
+        Some(LoginVisit { at_ms, mistyped, spot, appearance, device_id: self.cookie(device, at_ms) })
     }
 
     /// The phone or a computer; at work, the company's.
-    fn device(&self, at_ms: i64, chance: &mut Sequence) -> Device {
+    fn device(&self, at_ms: i64, chance: &mut Sequence) -> PersonDevice {
         let is_workday = at_ms.div_euclid(DAY_MS).rem_euclid(7) < 5;
         let firms = self.devices.iter().find(|device| device.is_firms).filter(|_| is_workday);
         if let Some(firms) = firms.filter(|_| chance.happens(WORK_COMPUTER_LOGINS)) {
@@ -227,7 +227,7 @@ impl Person {
         if takes_first { *own[0] } else { *own[1 + chance.below(own.len() as u64 - 1) as usize] }
     }
 
-    fn around_home(&self, device: Device, at_ms: i64, chance: &mut Sequence) -> Spot {
+    fn around_home(&self, device: PersonDevice, at_ms: i64, chance: &mut Sequence) -> Spot {
         let town = self.town();
         match self.office {
             Some(office) if device.is_firms && chance.happens(IN_OFFICE) => {
@@ -242,7 +242,7 @@ impl Person {
     }
 
     /// At the hotel, or through the home carrier, which also routes its customers' roaming traffic.
-    fn on_trip(&self, device: Device, trip: Trip, chance: &mut Sequence) -> Spot {
+    fn on_trip(&self, device: PersonDevice, trip: Trip, chance: &mut Sequence) -> Spot {
         if device.client.class == Class::Phone && chance.happens(PHONE_ON_CARRIER) {
             return self.on_carrier(chance);
         }
@@ -259,7 +259,7 @@ impl Person {
         Spot::new(Network::of(Kind::Hosting, town.country, chance), town, chance.bits())
     }
 
-    fn cookie(&self, device: Device, at_ms: i64) -> Option<String> {
+    fn cookie(&self, device: PersonDevice, at_ms: i64) -> Option<String> {
         let since = |lasts_ms: i64| (at_ms + (device.number >> 24) as i64 % lasts_ms).div_euclid(lasts_ms);
         // A new machine has a new cookie.
         let machine = Draw::new(device.number).bits(0, since(device.lasts_ms) as u64);
@@ -272,16 +272,16 @@ impl Person {
         Some(format!("{cookie:016x}"))
     }
 
-    fn whereabouts(&self, at_ms: i64) -> Whereabouts {
+    fn whereabouts(&self, at_ms: i64) -> UserLocation {
         match self.trips.iter().find(|trip| (trip.leaves_ms..trip.returns_ms).contains(&at_ms)) {
-            None => Whereabouts::AtHome,
-            Some(trip) if (trip.arrives_ms..trip.departs_ms).contains(&at_ms) => Whereabouts::Away(*trip),
-            Some(_) => Whereabouts::OnTheWay,
+            None => UserLocation::AtHome,
+            Some(trip) if (trip.arrives_ms..trip.departs_ms).contains(&at_ms) => UserLocation::Away(*trip),
+            Some(_) => UserLocation::OnTheWay,
         }
     }
 
     /// What the person's first machine sends, which is the one used most; known to a targeted attacker.
-    pub(super) fn looks(&self, at_ms: i64) -> Looks {
+    pub(super) fn appearance(&self, at_ms: i64) -> Appearance {
         self.devices[0].client.at(at_ms)
     }
 }
@@ -301,7 +301,7 @@ fn office(users: u32, chance: &mut Sequence) -> u64 {
     if chance.happens(1.0 / 3.0) { 0 } else { chance.below(offices) }
 }
 
-fn borrowed(chance: &mut Sequence) -> Device {
+fn borrowed(chance: &mut Sequence) -> PersonDevice {
     let client = Client::new(Class::Computer, 1, chance).latest();
-    Device { client, is_firms: false, number: chance.bits(), lasts_ms: COMPUTER_DAYS * DAY_MS }
+    PersonDevice { client, is_firms: false, number: chance.bits(), lasts_ms: COMPUTER_DAYS * DAY_MS }
 }

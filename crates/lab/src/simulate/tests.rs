@@ -2,12 +2,12 @@
 
 use super::world::{Kind, Network, distance_km};
 use super::*;
-use crate::source::{self, Format, Label, Origin};
+use crate::source::{self, Origin, SourceFormat, SourceLabel};
 use foretell_events::Fact;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn history(users: u32, days: u32, seed: u64) -> Vec<Simulated> {
-    History::new(Shape { users, days, seed }).unwrap().collect()
+    SimulatedHistory::new(HistorySize { users, days, seed }).unwrap().collect()
 }
 
 fn login(simulated: &Simulated) -> &Login {
@@ -18,7 +18,7 @@ fn login(simulated: &Simulated) -> &Login {
 fn lines(users: u32, days: u32, seed: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut days_reported = Vec::new();
-    let history = History::new(Shape { users, days, seed }).unwrap();
+    let history = SimulatedHistory::new(HistorySize { users, days, seed }).unwrap();
     let events = write(history, &mut out, &mut |day| days_reported.push(day)).unwrap();
     assert_eq!(events as usize, out.iter().filter(|byte| **byte == b'\n').count());
     assert_eq!(days_reported.last(), Some(&u64::from(days)));
@@ -38,9 +38,9 @@ fn a_history_is_in_order_and_is_read_as_it_was_made() {
     assert!(times.is_sorted());
     let ids: BTreeSet<_> = made.iter().map(|simulated| &simulated.event.envelope.id).collect();
     assert_eq!(ids.len(), made.len());
-    let read = source::read_from(&lines(60, 120, 3)[..], Origin::default(), Format::Events).unwrap();
+    let read = source::read_from(&lines(60, 120, 3)[..], Origin::default(), SourceFormat::Events).unwrap();
     let read: Vec<_> = read.events.into_iter().map(|sourced| (sourced.event, sourced.label)).collect();
-    let label = |simulated: Simulated| (simulated.event, Some(Label::Simulated(simulated.author)));
+    let label = |simulated: Simulated| (simulated.event, Some(SourceLabel::Simulated(simulated.author)));
     assert_eq!(read, made.into_iter().map(label).collect::<Vec<_>>());
 }
 
@@ -48,7 +48,7 @@ fn a_history_is_in_order_and_is_read_as_it_was_made() {
 fn attackers_make_the_configured_attempts_and_know_what_is_published() {
     let made = history(300, 200, 1);
     let of = |author| made.iter().filter(move |simulated| simulated.author == author).map(login);
-    let homes: BTreeMap<_, _> = History::new(Shape { users: 300, days: 200, seed: 1 })
+    let homes: BTreeMap<_, _> = SimulatedHistory::new(HistorySize { users: 300, days: 200, seed: 1 })
         .unwrap()
         .people
         .into_iter()
@@ -153,7 +153,7 @@ fn limits_are_reported() {
         (10, 732, "732 days"),
         (100_000, 731, "users multiplied by days can be at most 36500000"),
     ] {
-        let error = History::new(Shape { users, days, seed: 1 }).unwrap_err();
+        let error = SimulatedHistory::new(HistorySize { users, days, seed: 1 }).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

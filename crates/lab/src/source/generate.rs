@@ -43,7 +43,7 @@ pub enum Hot {
 
 /// The parameters of generated logins.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shape {
+pub struct GeneratorParams {
     /// The seed; each results in different logins.
     pub seed: u64,
     /// The tenant of the logins.
@@ -64,7 +64,7 @@ pub struct Shape {
     pub gap_ms: u32,
 }
 
-impl Default for Shape {
+impl Default for GeneratorParams {
     fn default() -> Self {
         Self {
             seed: 1,
@@ -82,15 +82,15 @@ impl Default for Shape {
 
 /// Generated logins, without end, in order of time.
 #[derive(Debug, Clone)]
-pub struct Logins {
-    shape: Shape,
+pub struct GeneratedLogins {
+    shape: GeneratorParams,
     count: u64,
     time_ms: i64,
 }
 
-impl Logins {
+impl GeneratedLogins {
     /// Starts with the first login.
-    pub fn new(shape: Shape) -> Self {
+    pub fn new(shape: GeneratorParams) -> Self {
         Self { count: 0, time_ms: shape.start_ms, shape }
     }
 
@@ -182,7 +182,7 @@ fn login(user: u64, succeeded: bool, attempt: Attempt) -> Login {
     }
 }
 
-impl Iterator for Logins {
+impl Iterator for GeneratedLogins {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
@@ -213,17 +213,17 @@ mod tests {
 
     const MANY: usize = 100_000;
 
-    fn logins(shape: Shape, count: usize) -> Vec<(Event, Login)> {
+    fn logins(shape: GeneratorParams, count: usize) -> Vec<(Event, Login)> {
         let login = |event: Event| {
             let Fact::Login(LoginFact::Attempted(login)) = event.fact.clone() else { panic!("{event:?}") };
             (event, *login)
         };
-        Logins::new(shape).take(count).map(login).collect()
+        GeneratedLogins::new(shape).take(count).map(login).collect()
     }
 
     #[test]
     fn a_seed_gives_the_same_logins_and_another_one_others() {
-        let of = |seed| logins(Shape { seed, ..Shape::default() }, 100);
+        let of = |seed| logins(GeneratorParams { seed, ..GeneratorParams::default() }, 100);
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
         let ids: BTreeSet<_> = of(7).iter().map(|(event, _)| event.envelope.id.clone()).collect();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn shares_and_skew_are_as_configured() {
-        let shape = Shape { sprayers: 0, ..Shape::default() };
+        let shape = GeneratorParams { sprayers: 0, ..GeneratorParams::default() };
         let drawn = logins(shape.clone(), MANY);
         let failed = drawn.iter().filter(|(_, login)| !login.succeeded).count() as f64 / MANY as f64;
         assert!((failed - shape.failure_share).abs() < 0.01, "{failed}");
@@ -252,7 +252,12 @@ mod tests {
 
     #[test]
     fn the_hot_user_or_address_has_its_share_and_reaches_all() {
-        let hot = |hot| logins(Shape { hot: Some((hot, 0.5)), users: 100, sprayers: 0, ..Shape::default() }, MANY);
+        let hot = |hot| {
+            logins(
+                GeneratorParams { hot: Some((hot, 0.5)), users: 100, sprayers: 0, ..GeneratorParams::default() },
+                MANY,
+            )
+        };
         let one_user = hot(Hot::User);
         let failures = one_user.iter().filter(|(_, login)| login.user_id == "user-0" && !login.succeeded);
         let addresses: BTreeSet<_> = failures.clone().map(|(_, login)| login.attempt.ip).collect();
@@ -270,7 +275,7 @@ mod tests {
 
     #[test]
     fn people_have_one_to_four_devices_and_sprayers_many_accounts() {
-        let shape = Shape { users: 200, ..Shape::default() };
+        let shape = GeneratorParams { users: 200, ..GeneratorParams::default() };
         let mut devices = BTreeMap::<String, BTreeSet<String>>::new();
         let mut accounts = BTreeMap::<IpAddr, BTreeSet<String>>::new();
         for (_, login) in logins(shape, MANY) {
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_generated_can_be_sent_and_read() {
         use foretell_events::codec;
-        for event in Logins::new(Shape::default()).take(1_000) {
+        for event in GeneratedLogins::new(GeneratorParams::default()).take(1_000) {
             let shown = codec::structured_event(&codec::Parsed::of(event.clone()));
             let defaults = codec::Defaults { tenant: "other", time_ms: 0 };
             assert_eq!(codec::decode_structured(&shown, defaults).unwrap().event, event);

@@ -5,7 +5,7 @@
 //! of the [gate](gate::UNKNOWN_BYTES_MAX). A `label` in the data that names an [`Author`] is the label of a simulated
 //! history; any other value is an ordinary unknown field.
 
-use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
+use super::{Author, Error, LABEL, RawEvent, Rows, SourceLabel, Sourced};
 use foretell_events::codec::{self, Defaults, Faults, MALFORMED_JSON, Parsed};
 use foretell_events::gate;
 use foretell_events::record::RECORD_BYTES_MAX;
@@ -70,5 +70,9 @@ fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error
     // Trimmed here and not at the append, so that the result is the same on every path.
     rows.dropped += gate::trim(&mut parsed) as u64;
     let Parsed { event, data, extensions, .. } = parsed;
-    Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })
+    Ok(Sourced {
+        event,
+        sent: Some(Box::new(RawEvent { data, extensions })),
+        label: author.map(SourceLabel::Simulated),
+    })
 }

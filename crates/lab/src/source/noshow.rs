@@ -8,7 +8,7 @@
 //! is not always a whole number. `SMS_received` is left out: it is a treatment after the booking, and a model trained
 //! on it would learn the clinic's policy.
 
-use super::table::{Column, ColumnAt, Fields, Kind, Row, Table, number, text};
+use super::table::{Column, ColumnAt, Fields, Kind, Table, TableRow, number, text};
 use super::{Error, Origin, Rows, Sourced};
 use foretell_events::Event;
 use foretell_events::codec;
@@ -74,7 +74,7 @@ impl Layout {
     }
 
     /// The two events of a row, or none if it is skipped.
-    fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<Option<[Sourced; 2]>, Error> {
+    fn read(&self, row: TableRow<'_>, origin: Origin<'_>) -> Result<Option<[Sourced; 2]>, Error> {
         let booked_ms = row.time_ms(self.scheduled, "", origin)?;
         let day_ms = midnight(row.time_ms(self.day, "", origin)?);
         let type_name = match row.flag(self.missed, ("yes", "no"), origin)? {
@@ -105,7 +105,7 @@ impl Layout {
     }
 
     /// The attributes of the client at the booking.
-    fn attributes(&self, row: Row<'_>, origin: Origin<'_>) -> Result<Map<String, Value>, Error> {
+    fn attributes(&self, row: TableRow<'_>, origin: Origin<'_>) -> Result<Map<String, Value>, Error> {
         for column in &self.numbers {
             if row.value(*column).is_some_and(|text| !text.parse().is_ok_and(f64::is_finite)) {
                 return Err(origin.bad(row.line, column.name, "is not a number"));

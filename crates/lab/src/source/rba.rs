@@ -2,7 +2,7 @@
 //!
 //! The first line determines which of the two a file is:
 //! - the data set: `index`, `Login Timestamp` (`YYYY-MM-DD HH:MM:SS.mmm`, UTC), `User ID`, `IP Address` and so on.
-//!   `Login Successful` determines the type. `Is Attack IP` and `Is Account Takeover` become the [`Label`] and are
+//!   `Login Successful` determines the type. `Is Attack IP` and `Is Account Takeover` become the [`SourceLabel`] and are
 //!   never part of an event. City and region are invented by the publisher, as are the addresses in 10.0.0.0/8; the
 //!   city is still read, because it is only shown to people.
 //! - a synthetic history: `index`, `timestamp` (`YYYY-MM-DDTHH:MM:SS`, UTC), `user_id`, `ip` and so on, all
@@ -11,8 +11,8 @@
 //! An event's id is its index. An invalid country code, such as data files once used for proxies (`A1`) and regions
 //! (`EU`), is treated as missing, and counted.
 
-use super::table::{Column, ColumnAt, Fields, Row, Table, number, text};
-use super::{Error, Label, Origin, Rows, Sourced};
+use super::table::{Column, ColumnAt, Fields, Table, TableRow, number, text};
+use super::{Error, Origin, Rows, SourceLabel, Sourced};
 use foretell_events::{Event, country};
 use serde_json::Value;
 use std::io::BufRead;
@@ -96,7 +96,7 @@ impl Layout {
     }
 
     /// The event of a row, and whether its country code is invalid.
-    fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<(Sourced, bool), Error> {
+    fn read(&self, row: TableRow<'_>, origin: Origin<'_>) -> Result<(Sourced, bool), Error> {
         let flag = |column| row.flag(column, ("true", "false"), origin);
         let type_name = match self.succeeded.map(flag).transpose()? {
             Some(false) => "foretell.login.failed",
@@ -112,7 +112,7 @@ impl Layout {
         let envelope = origin.envelope(id, self.source, row.time_ms(self.time, "Z", origin)?);
         let label = match self.labels {
             Some((attack, takeover)) => {
-                Some(Label::Row { attack_ip: flag(attack)?, account_takeover: flag(takeover)? })
+                Some(SourceLabel::Row { attack_ip: flag(attack)?, account_takeover: flag(takeover)? })
             }
             None => None,
         };

@@ -111,7 +111,7 @@ impl<'i> Table<'i> {
     }
 
     /// The next row, counted.
-    pub(super) fn next(&mut self, rows: &mut Rows<'_>) -> Result<Option<Row<'_>>, Error> {
+    pub(super) fn next(&mut self, rows: &mut Rows<'_>) -> Result<Option<TableRow<'_>>, Error> {
         let line = self.reader.position().line();
         self.reader.get_mut().begin_row();
         match self.reader.read_record(&mut self.record) {
@@ -119,7 +119,7 @@ impl<'i> Table<'i> {
             Ok(true) => {
                 rows.count += 1;
                 let line = self.record.position().map_or(line, csv::Position::line);
-                Ok(Some(Row { record: &self.record, line }))
+                Ok(Some(TableRow { record: &self.record, line }))
             }
             Err(cause) => Err(rows.origin.unreadable(line, &cause)),
         }
@@ -148,12 +148,12 @@ impl Fields {
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row<'r> {
+pub(super) struct TableRow<'r> {
     record: &'r StringRecord,
     pub(super) line: u64,
 }
 
-impl<'r> Row<'r> {
+impl<'r> TableRow<'r> {
     /// The value of a column, unless it is missing.
     pub(super) fn value(&self, column: ColumnAt) -> Option<&'r str> {
         self.record.get(column.index).map(str::trim).filter(|text| !matches!(*text, "" | "-"))

@@ -42,15 +42,15 @@ fn origin() -> Origin<'static> {
     Origin { file: "file.csv", tenant: "acme" }
 }
 
-fn load(text: &str, format: Format) -> Loaded {
+fn load(text: &str, format: SourceFormat) -> SourceData {
     read_from(text.as_bytes(), origin(), format).unwrap()
 }
 
-fn refusal(text: &str, format: Format) -> String {
+fn refusal(text: &str, format: SourceFormat) -> String {
     read_from(text.as_bytes(), origin(), format).unwrap_err().to_string()
 }
 
-fn ids(loaded: &Loaded) -> Vec<&str> {
+fn ids(loaded: &SourceData) -> Vec<&str> {
     loaded.events.iter().map(|sourced| sourced.event.envelope.id.as_str()).collect()
 }
 
@@ -67,7 +67,7 @@ fn at(text: &str) -> i64 {
 
 #[test]
 fn logins_of_the_data_set_come_in_order_of_time() {
-    let loaded = load(RBA, Format::Rba);
+    let loaded = load(RBA, SourceFormat::Rba);
     assert_eq!(ids(&loaded), ["0", "2", "made-up", "3"]);
     assert_eq!((loaded.rows, loaded.skipped), (4, 0));
     let envelope = &loaded.events[0].event.envelope;
@@ -83,10 +83,10 @@ fn logins_of_the_data_set_come_in_order_of_time() {
 
 #[test]
 fn missing_columns_are_omitted_and_labels_are_not_part_of_the_event() {
-    let loaded = load(RBA, Format::Rba);
+    let loaded = load(RBA, SourceFormat::Rba);
     let made_up = &loaded.events[2];
-    assert_eq!(made_up.label, Some(Label::Row { attack_ip: true, account_takeover: true }));
-    assert_eq!(loaded.events[0].label, Some(Label::Row { attack_ip: false, account_takeover: false }));
+    assert_eq!(made_up.label, Some(SourceLabel::Row { attack_ip: true, account_takeover: true }));
+    assert_eq!(loaded.events[0].label, Some(SourceLabel::Row { attack_ip: false, account_takeover: false }));
     let attempt = &login(made_up).attempt;
     assert_eq!((attempt.country.as_deref(), attempt.rtt_ms), (Some("DE"), Some(35.5)));
     assert_eq!((&attempt.user_agent, &attempt.city, attempt.asn), (&None, &None, None));
@@ -100,13 +100,13 @@ fn codes_that_name_no_country_are_absent() {
             "index,timestamp,user_id,ip,asn,country,ua,browser,os,device_type\n\
              0,2020-02-03T12:24:17,u,192.0.2.1,1,{code},a,b,o,mobile\n"
         );
-        assert_eq!(login(&load(&text, Format::Rba).events[0]).attempt.country.as_deref(), read, "{code}");
+        assert_eq!(login(&load(&text, SourceFormat::Rba).events[0]).attempt.country.as_deref(), read, "{code}");
     }
 }
 
 #[test]
 fn synthetic_histories_are_known_by_their_first_line() {
-    let loaded = load(SYNTHETIC, Format::Rba);
+    let loaded = load(SYNTHETIC, SourceFormat::Rba);
     assert_eq!(ids(&loaded), ["0", "1"]);
     let second = &loaded.events[1];
     assert_eq!((second.label, second.event.envelope.source.as_str()), (None, rba::SOURCE_SYNTHETIC));
@@ -117,7 +117,7 @@ fn synthetic_histories_are_known_by_their_first_line() {
 
 #[test]
 fn an_appointment_is_booked_and_known_at_the_end_of_its_day() {
-    let loaded = load(NOSHOW, Format::Noshow);
+    let loaded = load(NOSHOW, SourceFormat::Noshow);
     let booked = ["900005-booked", "900002-booked", "900001-booked"];
     let outcomes = ["900002-outcome", "900005-outcome", "900001-outcome"];
     assert_eq!(ids(&loaded), [booked, outcomes].concat());
@@ -135,7 +135,7 @@ fn an_appointment_is_booked_and_known_at_the_end_of_its_day() {
 
 #[test]
 fn a_booking_has_its_day_its_lead_and_what_was_known() {
-    let loaded = load(NOSHOW, Format::Noshow);
+    let loaded = load(NOSHOW, SourceFormat::Noshow);
     let leads: Vec<_> = loaded.events[..3].iter().map(|sourced| booking(sourced).1).collect();
     assert_eq!(leads, [1, 0, 2]);
     let (attributes, _) = booking(&loaded.events[2]);
@@ -156,7 +156,7 @@ fn booking(sourced: &Sourced) -> (&std::collections::BTreeMap<String, Scalar>, i
 
 #[test]
 fn lines_of_events_are_passed_on_unchanged() {
-    let loaded = load(EVENTS, Format::Events);
+    let loaded = load(EVENTS, SourceFormat::Events);
     assert_eq!(ids(&loaded), ["1", "2"]);
     let tenants: Vec<_> = loaded.events.iter().map(|sourced| sourced.event.envelope.tenant.as_str()).collect();
     assert_eq!(tenants, ["own", "acme"]);
@@ -167,7 +167,7 @@ fn lines_of_events_are_passed_on_unchanged() {
 
 #[test]
 fn the_events_of_a_file_can_be_appended_and_read_again() {
-    for (text, format) in [(RBA, Format::Rba), (NOSHOW, Format::Noshow), (EVENTS, Format::Events)] {
+    for (text, format) in [(RBA, SourceFormat::Rba), (NOSHOW, SourceFormat::Noshow), (EVENTS, SourceFormat::Events)] {
         for sourced in load(text, format).events {
             let defaults = codec::Defaults { tenant: "other", time_ms: 0 };
             assert_eq!(codec::decode_structured(&sourced.structured(), defaults).unwrap().event, sourced.event);
@@ -183,55 +183,82 @@ fn a_gzipped_file_is_the_file_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("logins.csv.gz");
     std::fs::write(&path, &packed).unwrap();
-    let (plain, unpacked) = (load(RBA, Format::Rba), read(&path, Format::Rba, "acme").unwrap());
+    let (plain, unpacked) = (load(RBA, SourceFormat::Rba), read(&path, SourceFormat::Rba, "acme").unwrap());
     assert_eq!(plain.events, unpacked.events);
     assert_eq!(plain.digest, unpacked.digest);
-    assert_eq!(plain.digest, load(RBA, Format::Rba).digest);
-    let torn = read_from(&packed[..packed.len() / 2], origin(), Format::Rba).unwrap_err();
+    assert_eq!(plain.digest, load(RBA, SourceFormat::Rba).digest);
+    let torn = read_from(&packed[..packed.len() / 2], origin(), SourceFormat::Rba).unwrap_err();
     assert!(torn.to_string().starts_with("cannot read file.csv, line "), "{torn}");
-    let absent = read(&folder.path().join("absent"), Format::Rba, "acme").unwrap_err();
+    let absent = read(&folder.path().join("absent"), SourceFormat::Rba, "acme").unwrap_err();
     assert!(matches!(absent, Error::Open { .. }), "{absent}");
-    let empty = format!("{:x?}", load("", Format::Events).digest);
+    let empty = format!("{:x?}", load("", SourceFormat::Events).digest);
     assert!(empty.contains("e3b0c44298fc1c149afbf4c8996fb924"), "{empty}");
 }
 
 #[test]
 fn a_row_that_cannot_be_read_is_named() {
     for (format, text, from, to, expected) in [
-        (Format::Rba, RBA, "81.167.144.58", "81.167.144", r#"file.csv, line 2, IP Address: "81.167.144" is not an"#),
-        (Format::Rba, RBA, ",29695,\"", ",AS29695,\"", "file.csv, line 2, ASN: must be a number, not a string"),
-        (Format::Rba, RBA, "2020-02-03 12:43:56.200", "2020-02-30 12:43:56", "file.csv, line 3, Login Timestamp: "),
-        (Format::Rba, RBA, "True,TRUE", "maybe,TRUE", "file.csv, line 4, Login Successful: is neither true nor false"),
-        (Format::Rba, RBA, "made-up,", ",", "file.csv, line 4, index: is empty"),
-        (Format::Rba, RBA, ",7,35.5", ",,35.5", "file.csv, line 4, User ID: user_id is required"),
-        (Format::Rba, RBA, ",7,35.5", ",35.5", "cannot read file.csv, line 4: "),
-        (Format::Rba, RBA, "IP Address", "Address", "file.csv has no column \"IP Address\""),
-        (Format::Rba, "", "", "", "file.csv has no column \"index\""),
-        (Format::Noshow, RBA, "", "", "file.csv has no column \"AppointmentID\""),
-        (Format::Noshow, NOSHOW, ",33,", ",old,", "file.csv, line 2, Age: is not a number"),
-        (Format::Noshow, NOSHOW, "2016-03-12T00", "2016-03-32T00", "file.csv, line 2, AppointmentDay: "),
-        (Format::Noshow, NOSHOW, "1,Yes", "1,Ja", "file.csv, line 2, No-show: is neither yes nor no"),
-        (Format::Noshow, NOSHOW, "4712.5", "", "file.csv, line 3, PatientId: client_id is required"),
-        (Format::Events, EVENTS, "\"time\":\"2026-02-02T00:00:00Z\",", "", "file.csv, line 1, /time: time is required"),
-        (Format::Events, EVENTS, "{\"user_id\":\"u\"}", "{}", "file.csv, line 3, /data/user_id: MISSING_FIELD"),
-        (Format::Events, EVENTS, "\"data\"", "data", "cannot read file.csv, line 1: "),
+        (
+            SourceFormat::Rba,
+            RBA,
+            "81.167.144.58",
+            "81.167.144",
+            r#"file.csv, line 2, IP Address: "81.167.144" is not an"#,
+        ),
+        (SourceFormat::Rba, RBA, ",29695,\"", ",AS29695,\"", "file.csv, line 2, ASN: must be a number, not a string"),
+        (
+            SourceFormat::Rba,
+            RBA,
+            "2020-02-03 12:43:56.200",
+            "2020-02-30 12:43:56",
+            "file.csv, line 3, Login Timestamp: ",
+        ),
+        (
+            SourceFormat::Rba,
+            RBA,
+            "True,TRUE",
+            "maybe,TRUE",
+            "file.csv, line 4, Login Successful: is neither true nor false",
+        ),
+        (SourceFormat::Rba, RBA, "made-up,", ",", "file.csv, line 4, index: is empty"),
+        (SourceFormat::Rba, RBA, ",7,35.5", ",,35.5", "file.csv, line 4, User ID: user_id is required"),
+        (SourceFormat::Rba, RBA, ",7,35.5", ",35.5", "cannot read file.csv, line 4: "),
+        (SourceFormat::Rba, RBA, "IP Address", "Address", "file.csv has no column \"IP Address\""),
+        (SourceFormat::Rba, "", "", "", "file.csv has no column \"index\""),
+        (SourceFormat::Noshow, RBA, "", "", "file.csv has no column \"AppointmentID\""),
+        (SourceFormat::Noshow, NOSHOW, ",33,", ",old,", "file.csv, line 2, Age: is not a number"),
+        (SourceFormat::Noshow, NOSHOW, "2016-03-12T00", "2016-03-32T00", "file.csv, line 2, AppointmentDay: "),
+        (SourceFormat::Noshow, NOSHOW, "1,Yes", "1,Ja", "file.csv, line 2, No-show: is neither yes nor no"),
+        (SourceFormat::Noshow, NOSHOW, "4712.5", "", "file.csv, line 3, PatientId: client_id is required"),
+        (
+            SourceFormat::Events,
+            EVENTS,
+            "\"time\":\"2026-02-02T00:00:00Z\",",
+            "",
+            "file.csv, line 1, /time: time is required",
+        ),
+        (SourceFormat::Events, EVENTS, "{\"user_id\":\"u\"}", "{}", "file.csv, line 3, /data/user_id: MISSING_FIELD"),
+        (SourceFormat::Events, EVENTS, "\"data\"", "data", "cannot read file.csv, line 1: "),
     ] {
         let broken = text.replacen(from, to, 1);
         let refused = refusal(&broken, format);
         assert!(refused.starts_with(expected), "{from} -> {to}: {refused}");
     }
     let endless = vec![b' '; foretell_events::record::RECORD_BYTES_MAX + 1];
-    let refused = read_from(&endless[..], origin(), Format::Events).unwrap_err();
+    let refused = read_from(&endless[..], origin(), SourceFormat::Events).unwrap_err();
     assert!(refused.to_string().contains("longer than 1048576 bytes"), "{refused}");
-    let binary = read_from(&b"index,\xff\n\xff\xfe"[..], origin(), Format::Rba).unwrap_err();
+    let binary = read_from(&b"index,\xff\n\xff\xfe"[..], origin(), SourceFormat::Rba).unwrap_err();
     assert!(matches!(binary, Error::Read { .. }), "{binary}");
 }
 
 #[test]
 fn windows_files_say_what_others_say() {
-    for (text, format) in
-        [(RBA, Format::Rba), (SYNTHETIC, Format::Rba), (NOSHOW, Format::Noshow), (EVENTS, Format::Events)]
-    {
+    for (text, format) in [
+        (RBA, SourceFormat::Rba),
+        (SYNTHETIC, SourceFormat::Rba),
+        (NOSHOW, SourceFormat::Noshow),
+        (EVENTS, SourceFormat::Events),
+    ] {
         let expected = load(text, format).events;
         let crlf = text.replace("\r\n", "\n").replace('\n', "\r\n");
         for written in [text.trim_end(), &crlf, crlf.trim_end()] {
@@ -243,15 +270,15 @@ fn windows_files_say_what_others_say() {
         let refused = read_from(&utf16[..], origin(), format).unwrap_err().to_string();
         assert_eq!(refused, "cannot read file.csv, line 1: it is UTF-16; save it as UTF-8");
     }
-    assert!(load("\u{feff}", Format::Events).events.is_empty());
-    let empty = refusal("\u{feff}", Format::Noshow);
+    assert!(load("\u{feff}", SourceFormat::Events).events.is_empty());
+    let empty = refusal("\u{feff}", SourceFormat::Noshow);
     assert_eq!(empty, "file.csv has no column \"AppointmentID\"; its first line is \"\". Is it of another format?");
 }
 
 #[test]
 fn formats_are_known_by_name() {
-    assert!(Format::ALL.iter().all(|format| Format::parse(format.name()) == Some(*format)));
-    assert_eq!(Format::parse("csv"), None);
+    assert!(SourceFormat::ALL.iter().all(|format| SourceFormat::parse(format.name()) == Some(*format)));
+    assert_eq!(SourceFormat::parse("csv"), None);
 }
 
 /// A file is not trusted: a few kilobytes can decompress to gigabytes without the end of a row.
@@ -259,12 +286,12 @@ fn formats_are_known_by_name() {
 fn a_row_without_an_end_is_refused_with_its_line_before_memory_runs_out() {
     let (names, _) = RBA.split_once('\n').unwrap();
     for (format, head, line) in [
-        (Format::Rba, format!("{names}\n1,\""), 2),
-        (Format::Rba, format!("{RBA}\""), 6),
-        (Format::Rba, String::new(), 1),
-        (Format::Noshow, format!("{NOSHOW}4715,"), 7),
-        (Format::Noshow, "\"".to_owned(), 1),
-        (Format::Events, String::new(), 1),
+        (SourceFormat::Rba, format!("{names}\n1,\""), 2),
+        (SourceFormat::Rba, format!("{RBA}\""), 6),
+        (SourceFormat::Rba, String::new(), 1),
+        (SourceFormat::Noshow, format!("{NOSHOW}4715,"), 7),
+        (SourceFormat::Noshow, "\"".to_owned(), 1),
+        (SourceFormat::Events, String::new(), 1),
     ] {
         let endless = head.as_bytes().chain(io::repeat(b'a'));
         let refusal = read_from(endless, origin(), format).unwrap_err().to_string();
@@ -280,17 +307,18 @@ fn a_row_of_a_record_s_size_is_read_and_rows_are_bounded_one_by_one() {
     let (names, rows) = long.split_once('\n').unwrap();
     let row = rows.lines().next().unwrap();
     let many = format!("{names}\n{}\n", [row; 5].join("\n"));
-    assert_eq!(load(&many, Format::Rba).rows, 5);
+    assert_eq!(load(&many, SourceFormat::Rba).rows, 5);
     assert!(
-        refusal(&wide(2 * foretell_events::record::RECORD_BYTES_MAX), Format::Rba).contains("line 2: a row is longer")
+        refusal(&wide(2 * foretell_events::record::RECORD_BYTES_MAX), SourceFormat::Rba)
+            .contains("line 2: a row is longer")
     );
 }
 
 #[test]
 fn country_codes_that_name_no_country_are_counted() {
-    let loaded = load(&RBA.replace(",NO,", ",QQ,"), Format::Rba);
+    let loaded = load(&RBA.replace(",NO,", ",QQ,"), SourceFormat::Rba);
     assert_eq!((loaded.rows, loaded.without_country), (4, 2));
-    assert_eq!(load(RBA, Format::Rba).without_country, 0);
+    assert_eq!(load(RBA, SourceFormat::Rba).without_country, 0);
 }
 
 /// What was sent in three bytes may be encoded in twelve.
@@ -299,7 +327,7 @@ fn unknown_fields_are_measured_as_they_are_written_however_short_the_line() {
     let numbers = format!("[{}]", ["1e9"; 800].join(","));
     let line = EVENTS.lines().next().unwrap().replace("\"asked\"", &numbers);
     assert!(line.len() < gate::UNKNOWN_BYTES_MAX, "{} bytes", line.len());
-    assert_eq!(load(&line, Format::Events).dropped, 1);
+    assert_eq!(load(&line, SourceFormat::Events).dropped, 1);
 }
 
 /// The data set's levels come from the same rules, of 2021; its user agents are partly invented (two systems in one),
@@ -307,7 +335,7 @@ fn unknown_fields_are_measured_as_they_are_written_however_short_the_line() {
 #[test]
 fn most_of_the_public_data_set_is_read_as_its_authors_read_it() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/rba-sample.csv.gz");
-    let loaded = read(&path, Format::Rba, "default").unwrap();
+    let loaded = read(&path, SourceFormat::Rba, "default").unwrap();
     let (mut systems, mut devices) = (0, 0);
     for sourced in &loaded.events {
         let Fact::Login(LoginFact::Attempted(login)) = &sourced.event.fact else { panic!("a file of logins") };

@@ -3,7 +3,7 @@
 //! Lead and record are always inputs; everything else is a **candidate** that must improve the prediction of later
 //! visits (see [`super::fit`]). The steps and slopes of an attribute are derived from the distribution of its values.
 
-use super::history::{Names, Row};
+use super::history::{HashedNames, TrainingRow};
 use foretell_domain::score::no_show::input::{Attribute, Input, InputValue};
 use foretell_domain::score::no_show::model::{
     AttendanceRecord, Basis, COLUMNS_MAX, Category, Term, VisitFilter, is_protected,
@@ -47,7 +47,7 @@ pub(super) fn core() -> Candidate {
 }
 
 /// The candidates, in the order in which they are tried.
-pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candidate> {
+pub(super) fn candidates(rows: &[&TrainingRow], names: &HashedNames, protected: &[String]) -> Vec<Candidate> {
     let steps = |input: Input, edges: &[f64]| vec![term(input, VisitFilter::All, Basis::Steps(edges.to_vec()))];
     let mut candidates = vec![
         steps(Input::SameDayVisits, &[1.0, 2.0]),
@@ -74,7 +74,7 @@ pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> 
 }
 
 /// Days between the 5th and the 95th percentile of the instants of the rows.
-fn span_days(rows: &[&Row]) -> i64 {
+fn span_days(rows: &[&TrainingRow]) -> i64 {
     let twentieth = rows.len() / 20;
     let (from, to) = (rows.get(twentieth), rows.get(rows.len() - 1 - twentieth));
     from.zip(to).map_or(0, |(from, to)| (to.at_ms - from.at_ms) / DAY_MS)
@@ -99,7 +99,7 @@ struct Spread {
     texts: BTreeMap<u32, usize>,
 }
 
-fn attributes(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candidate> {
+fn attributes(rows: &[&TrainingRow], names: &HashedNames, protected: &[String]) -> Vec<Candidate> {
     let mut spreads: BTreeMap<u32, Spread> = BTreeMap::new();
     for row in rows {
         let attributes = row.snapshot.of_booking.over(&row.snapshot.of_client);
@@ -149,7 +149,7 @@ fn numeric(mut numbers: Vec<f64>) -> Option<Basis> {
     Some(Basis::Hinges(knots))
 }
 
-fn levels(name: u32, texts: &BTreeMap<u32, usize>, names: &Names, least: usize) -> Option<Basis> {
+fn levels(name: u32, texts: &BTreeMap<u32, usize>, names: &HashedNames, least: usize) -> Option<Basis> {
     let known = texts.iter().filter(|(_, count)| **count >= least);
     let mut known: Vec<_> =
         known.filter_map(|(text, count)| Some((names.texts.get(&(name, *text))?, *count))).collect();
@@ -160,7 +160,7 @@ fn levels(name: u32, texts: &BTreeMap<u32, usize>, names: &Names, least: usize) 
 }
 
 /// The columns of a term over rows: one for each weight, and one for missing values. Each has one number per row.
-pub(super) fn columns(term: &Term, rows: &[&Row], records: &[AttendanceRecord]) -> Vec<Vec<f64>> {
+pub(super) fn columns(term: &Term, rows: &[&TrainingRow], records: &[AttendanceRecord]) -> Vec<Vec<f64>> {
     let mut columns = vec![vec![0.0; rows.len()]; term.weights.len() + 1];
     for (at, (row, record)) in rows.iter().zip(records).enumerate() {
         if term.of == VisitFilter::SameDay && row.snapshot.lead_days > 0 {

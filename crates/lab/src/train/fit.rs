@@ -6,8 +6,8 @@
 //! excludes what was a coincidence of the earlier visits.
 
 use super::design::{Candidate, columns, fit_a_document};
-use super::history::Row;
-use super::{OnCandidate, Refused};
+use super::history::TrainingRow;
+use super::{OnCandidate, TrainingRefusal};
 use foretell_domain::score::no_show::model::{AttendanceRecord, FORMAT, NoShowModel, Term, Training};
 use foretell_domain::view::lead;
 use linfa::DatasetBase;
@@ -60,7 +60,7 @@ impl Column {
 }
 
 /// The smoothed rates of the rows, by lead bucket.
-pub(super) fn lead_rates(rows: &[&Row]) -> [f64; lead::BUCKETS.len()] {
+pub(super) fn lead_rates(rows: &[&TrainingRow]) -> [f64; lead::BUCKETS.len()] {
     let mut counts = [(0.0, 0.0); lead::BUCKETS.len()];
     for row in rows {
         if let Some((visits, missed)) = counts.get_mut(usize::from(row.snapshot.lead_bucket())) {
@@ -76,7 +76,7 @@ pub(super) fn lead_rates(rows: &[&Row]) -> [f64; lead::BUCKETS.len()] {
 }
 
 /// A model with these terms, fitted to these rows.
-pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<NoShowModel, Refused> {
+pub(super) fn fit(rows: &[&TrainingRow], terms: &[Term], prior_no_shows: f64) -> Result<NoShowModel, TrainingRefusal> {
     let lead_rates = lead_rates(rows);
     let records: Vec<_> =
         rows.iter().map(|row| AttendanceRecord::of(&row.snapshot, &lead_rates, prior_no_shows)).collect();
@@ -88,7 +88,7 @@ pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<
     Ok(NoShowModel { format: FORMAT, training: Training::default(), intercept, lead_rates, prior_no_shows, terms })
 }
 
-fn block(term: &Term, rows: &[&Row], records: &[AttendanceRecord]) -> Block {
+fn block(term: &Term, rows: &[&TrainingRow], records: &[AttendanceRecord]) -> Block {
     // A column without information keeps its position, with a weight of 0.
     let idle = || Column { values: Vec::new(), mean: 0.0, deviation: 1.0 };
     let columns = columns(term, rows, records).into_iter().map(|values| Column::new(values).unwrap_or_else(idle));
@@ -117,11 +117,11 @@ impl Block {
 }
 
 /// The weights of all active columns, in their order, and the intercept.
-fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
+fn solve(blocks: &[Block], rows: &[&TrainingRow]) -> Result<(Vec<f64>, f64), TrainingRefusal> {
     let live: Vec<_> = blocks.iter().flat_map(Block::live).collect();
     let matrix = Array2::from_shape_fn((rows.len(), live.len()), |(row, column)| live[column].values[row]);
     let missed: Array1<bool> = rows.iter().map(|row| row.missed).collect();
-    let failed = |error: linfa_logistic::error::Error| Refused::Failed(error.to_string());
+    let failed = |error: linfa_logistic::error::Error| TrainingRefusal::Failed(error.to_string());
     let regression = LogisticRegression::default()
         .alpha(ALPHA)
         .max_iterations(ITERATIONS_MAX)
@@ -137,9 +137,9 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Split<'a> {
     /// A model is fitted to these rows.
-    pub(super) earlier: &'a [&'a Row],
+    pub(super) earlier: &'a [&'a TrainingRow],
     /// It is evaluated on these.
-    pub(super) later: &'a [&'a Row],
+    pub(super) later: &'a [&'a TrainingRow],
 }
 
 /// The candidates that are accepted: fitted to `earlier`, evaluated on `later`. A candidate that does not fit into a
@@ -151,11 +151,11 @@ pub(super) fn select(
     candidates: Vec<Candidate>,
     prior_no_shows: f64,
     on_candidate: &mut OnCandidate<'_>,
-) -> Result<Vec<Term>, Refused> {
+) -> Result<Vec<Term>, TrainingRefusal> {
     let Split { earlier, later } = split;
     let every = earlier.len().div_ceil(TRIED_ROWS_MAX).max(1);
     let earlier: Vec<_> = earlier.iter().step_by(every).copied().collect();
-    let loss = |terms: &[Term]| -> Result<f64, Refused> {
+    let loss = |terms: &[Term]| -> Result<f64, TrainingRefusal> {
         let model = fit(&earlier, terms, prior_no_shows)?;
         Ok(later.iter().map(|row| log_loss(&model, row)).sum::<f64>() / later.len() as f64)
     };
@@ -176,11 +176,11 @@ pub(super) fn select(
     Ok(taken)
 }
 
-fn go_on(decision: ControlFlow<()>) -> Result<(), Refused> {
-    if decision.is_break() { Err(Refused::Stopped) } else { Ok(()) }
+fn go_on(decision: ControlFlow<()>) -> Result<(), TrainingRefusal> {
+    if decision.is_break() { Err(TrainingRefusal::Stopped) } else { Ok(()) }
 }
 
-fn log_loss(model: &NoShowModel, row: &Row) -> f64 {
+fn log_loss(model: &NoShowModel, row: &TrainingRow) -> f64 {
     let log_odds = model.log_odds(&row.snapshot);
     // ln(1 + e^z), computed on the side that does not overflow.
     let towards = if row.missed { -log_odds } else { log_odds };

@@ -4,7 +4,7 @@
 //! after the given time change nothing: neither a correction nor another visit under the same id.
 //! The names of attributes and texts are collected here, because rows only contain their hashes.
 
-use super::moments::{At, Moment, Replay, Visit};
+use super::moments::{At, Moment, Replay, TrainingVisit};
 use foretell_domain::score::logistic;
 use foretell_domain::score::no_show::{self, Rates, counters};
 use foretell_events::appointment::{AppointmentFact, Scalar};
@@ -20,7 +20,7 @@ pub(crate) const TEXTS_MAX: usize = 20_000;
 
 /// A moment of a visit with a known outcome.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct TrainingRow {
     /// The appointment.
     pub appointment_id: String,
     /// The kind of moment.
@@ -41,14 +41,14 @@ pub struct Row {
 
 /// Names by their hashes.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct HashedNames {
     /// Names of attributes.
     pub attributes: BTreeMap<u32, String>,
     /// Texts, by attribute.
     pub texts: HashMap<(u32, u32), String>,
 }
 
-impl Names {
+impl HashedNames {
     fn observe(&mut self, event: &Event) {
         match &event.fact {
             Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
@@ -95,25 +95,25 @@ impl Names {
 
 /// The moments of all visits so far.
 #[derive(Debug)]
-pub struct History {
+pub struct TrainingHistory {
     config: no_show::Config,
-    moments: Vec<(Visit, Row)>,
+    moments: Vec<(TrainingVisit, TrainingRow)>,
     /// Whether it was missed (none: cancelled), and when that was stated: one entry for each change.
-    outcomes: HashMap<Visit, Vec<(Option<bool>, i64)>>,
+    outcomes: HashMap<TrainingVisit, Vec<(Option<bool>, i64)>>,
     /// Names that occurred in events.
-    pub names: Names,
+    pub names: HashedNames,
 }
 
-impl History {
+impl TrainingHistory {
     /// An empty history; the settings are those of the two counters.
     pub fn new(config: no_show::Config) -> Self {
-        Self { config, moments: Vec::new(), outcomes: HashMap::new(), names: Names::default() }
+        Self { config, moments: Vec::new(), outcomes: HashMap::new(), names: HashedNames::default() }
     }
 
     /// Keeps a moment, whose outcome follows later.
-    pub fn keep(&mut self, moment: &Moment<'_>) {
+    pub fn add(&mut self, moment: &Moment<'_>) {
         let rates = Rates::of(&moment.lead, &self.config);
-        let row = Row {
+        let row = TrainingRow {
             appointment_id: moment.visit.id.appointment_id.clone(),
             at: moment.at,
             at_ms: moment.at_ms,
@@ -146,11 +146,11 @@ impl History {
     /// The rows with known outcomes, by tenant and in order of time, and the names. The outcome is the one that was
     /// known by `until_ms`; if none was known by then, the one that followed. A tenant with moments but without
     /// outcomes has an empty list.
-    pub fn into_rows(self, until_ms: Option<i64>) -> (BTreeMap<String, Vec<Row>>, Names) {
-        let mut by_tenant: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    pub fn into_rows(self, until_ms: Option<i64>) -> (BTreeMap<String, Vec<TrainingRow>>, HashedNames) {
+        let mut by_tenant: BTreeMap<String, Vec<TrainingRow>> = BTreeMap::new();
         for (visit, row) in self.moments {
             let outcome = self.outcomes.get(&visit).and_then(|stated| outcome(stated, until_ms.unwrap_or(i64::MAX)));
-            let known = outcome.map(|(missed, known_ms)| Row { missed, known_ms, ..row });
+            let known = outcome.map(|(missed, known_ms)| TrainingRow { missed, known_ms, ..row });
             by_tenant.entry(visit.id.tenant).or_default().extend(known);
         }
         by_tenant.values_mut().for_each(|rows| rows.sort_by_key(|row| row.at_ms));

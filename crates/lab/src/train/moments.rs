@@ -72,7 +72,7 @@ impl Id {
 
 /// An appointment at one start: after a reschedule it is another visit, and so is a make-up visit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Visit {
+pub struct TrainingVisit {
     /// The appointment.
     pub id: Id,
     /// The start.
@@ -83,7 +83,7 @@ pub struct Visit {
 #[derive(Debug)]
 pub struct Moment<'a> {
     /// The visit.
-    pub visit: &'a Visit,
+    pub visit: &'a TrainingVisit,
     /// The kind of moment.
     pub at: At,
     /// The instant.
@@ -100,7 +100,7 @@ pub struct Moment<'a> {
 
 /// A moment that is due, without what the rows contain.
 struct Due {
-    visit: Visit,
+    visit: TrainingVisit,
     at: At,
     at_ms: i64,
     booked_at_ms: i64,
@@ -112,7 +112,7 @@ pub struct Replay {
     limits: Limits,
     partitions: u32,
     moments: Vec<At>,
-    had: HashSet<(Visit, At)>,
+    had: HashSet<(TrainingVisit, At)>,
     due: BTreeSet<(i64, Id)>,
 }
 
@@ -124,12 +124,12 @@ impl Replay {
     }
 
     /// Folds the next event, after the moments that are due before it.
-    pub fn take(&mut self, event: &Event, offset: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+    pub fn take(&mut self, event: &Event, offset: i64, emit: &mut dyn FnMut(&Self, Moment<'_>)) {
         // What happens at the time of a score is known by then.
-        self.until(event.envelope.time_ms, ask);
+        self.until(event.envelope.time_ms, emit);
         let id = Id::of(event);
         if let (Some(id), Some(booking)) = (&id, self.begun_by(event)) {
-            self.booking(id, booking, event.envelope.time_ms, ask);
+            self.booking(id, booking, event.envelope.time_ms, emit);
         }
         let key = key::of(&event.envelope.tenant, event.fact.subject());
         self.rows.take(event, RecordPosition { partition: key::partition(key.as_bytes(), self.partitions), offset });
@@ -141,7 +141,7 @@ impl Replay {
     }
 
     /// Handles the moments that are due before `now_ms`, unless the visit was cancelled or moved to another day.
-    pub fn until(&mut self, now_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+    pub fn until(&mut self, now_ms: i64, emit: &mut dyn FnMut(&Self, Moment<'_>)) {
         while let Some((at_ms, id)) = self.due.pop_first() {
             if at_ms >= now_ms {
                 self.due.insert((at_ms, id));
@@ -153,8 +153,8 @@ impl Replay {
             let Some(subject) = visit.subject(&id.appointment_id) else { continue };
             let starts_at_ms = subject.start.at_ms;
             let snapshot = Snapshot::of(self.client(&id), subject, at_ms);
-            let visit = Visit { id, starts_at_ms };
-            self.ask(Due { visit, at: At::DayBefore, at_ms, booked_at_ms }, snapshot, ask);
+            let visit = TrainingVisit { id, starts_at_ms };
+            self.emit(Due { visit, at: At::DayBefore, at_ms, booked_at_ms }, snapshot, emit);
         }
     }
 
@@ -172,7 +172,7 @@ impl Replay {
         }
     }
 
-    fn booking(&mut self, id: &Id, booking: &Booking, time_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+    fn booking(&mut self, id: &Id, booking: &Booking, time_ms: i64, emit: &mut dyn FnMut(&Self, Moment<'_>)) {
         if !self.moments.contains(&At::Booking) {
             return;
         }
@@ -185,17 +185,17 @@ impl Replay {
         let id_of = Some(id.appointment_id.as_str()).filter(|_| left.is_none());
         let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
         let snapshot = Snapshot::of(self.client(id), subject, time_ms);
-        let visit = Visit { id: id.clone(), starts_at_ms: start.at_ms };
-        self.ask(Due { visit, at: At::Booking, at_ms: time_ms, booked_at_ms }, snapshot, ask);
+        let visit = TrainingVisit { id: id.clone(), starts_at_ms: start.at_ms };
+        self.emit(Due { visit, at: At::Booking, at_ms: time_ms, booked_at_ms }, snapshot, emit);
     }
 
-    fn ask(&mut self, due: Due, snapshot: Snapshot, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+    fn emit(&mut self, due: Due, snapshot: Snapshot, emit: &mut dyn FnMut(&Self, Moment<'_>)) {
         let Due { visit, at, at_ms, booked_at_ms } = due;
         if !self.had.insert((visit.clone(), at)) {
             return;
         }
         let (visit, client, lead) = (&visit, self.client(&visit.id), self.rows.lead(&visit.id.tenant));
-        ask(self, Moment { visit, at, at_ms, booked_at_ms, snapshot, client, lead });
+        emit(self, Moment { visit, at, at_ms, booked_at_ms, snapshot, client, lead });
     }
 
     /// The row of a visit's client.
@@ -204,11 +204,11 @@ impl Replay {
     }
 
     /// The visit of an event that was just folded, as in its row; none while it is not placed.
-    pub fn visit(&self, event: &Event) -> Option<(Visit, &Appointment)> {
+    pub fn visit(&self, event: &Event) -> Option<(TrainingVisit, &Appointment)> {
         let id = Id::of(event)?;
         let appointment = self.appointment(&id)?;
         let starts_at_ms = appointment.start.as_ref()?.at_ms;
-        Some((Visit { id, starts_at_ms }, appointment))
+        Some((TrainingVisit { id, starts_at_ms }, appointment))
     }
 
     /// An appointment as in its row.

@@ -3,7 +3,7 @@
 //! One column per input, and per attribute that is not protected; missing values are empty. Ids of appointments are the
 //! only identifiers in it.
 
-use super::history::{Names, Row};
+use super::history::{HashedNames, TrainingRow};
 use foretell_domain::score::no_show::Config;
 use foretell_domain::score::no_show::input::{Attribute, Input, InputValue};
 use foretell_domain::score::no_show::model::{AttendanceRecord, is_protected};
@@ -15,8 +15,8 @@ const HEAD: [&str; 7] = ["appointment_id", "at", "instant", "booked_at", "known_
 
 /// Writes rows as CSV. The record of a client is computed with the rates of the rows that were known by `until_ms`.
 pub fn write(
-    rows: &[Row],
-    names: &Names,
+    rows: &[TrainingRow],
+    names: &HashedNames,
     config: &Config,
     until_ms: Option<i64>,
     out: &mut dyn Write,

@@ -1,6 +1,6 @@
 //! Tests of training: what the model learns, what it ignores, and that nothing is learnt from the future.
 
-use super::history::{Names, Row};
+use super::history::{HashedNames, TrainingRow};
 use super::moments::At;
 use super::*;
 use foretell_domain::score::metrics::roc_auc;
@@ -69,7 +69,7 @@ fn events(visits: u64) -> Vec<Event> {
 }
 
 /// The rows of all tenants, and the names.
-type Read = (BTreeMap<String, Vec<Row>>, Names);
+type Read = (BTreeMap<String, Vec<TrainingRow>>, HashedNames);
 
 fn history(events: &[Event]) -> Read {
     history_until(events, None)
@@ -80,15 +80,15 @@ fn history_until(events: &[Event], until_ms: Option<i64>) -> Read {
     replay(events.iter(), &Config::default(), &Limits::default(), go_on).unwrap().into_rows(until_ms)
 }
 
-fn rows((tenants, _): &Read) -> &[Row] {
+fn rows((tenants, _): &Read) -> &[TrainingRow] {
     tenants.get("t").map_or(&[], Vec::as_slice)
 }
 
-fn learn(history: &Read, until_ms: Option<i64>) -> Result<NoShowModel, Refused> {
+fn learn(history: &Read, until_ms: Option<i64>) -> Result<NoShowModel, TrainingRefusal> {
     learn_by(history, until_ms, &Config::default())
 }
 
-fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<NoShowModel, Refused> {
+fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<NoShowModel, TrainingRefusal> {
     let set = TrainingSet { rows: rows(history), names: &history.1, until_ms, config };
     train(set, &mut |_, _| ControlFlow::Continue(()))
 }
@@ -156,7 +156,7 @@ fn rows_are_moments_of_visits_with_a_known_outcome() {
         at(At::DayBefore),
         rows.iter().filter(|row| row.at == At::Booking && row.snapshot.lead_days > 0).count()
     );
-    for Row { at_ms, booked_at_ms, known_ms, two_counters, .. } in rows {
+    for TrainingRow { at_ms, booked_at_ms, known_ms, two_counters, .. } in rows {
         assert!(booked_at_ms <= at_ms && at_ms < known_ms);
         assert!((0.0..1.0).contains(two_counters));
     }
@@ -261,7 +261,7 @@ fn an_outcome_is_of_one_start_and_of_what_was_known_by_then() {
 fn a_short_history_is_refused() {
     for visits in [0, 50, 600] {
         let refused = learn(&history(&events(visits)), None);
-        assert!(matches!(refused, Err(Refused::TooFew { .. })), "{visits}: {refused:?}");
+        assert!(matches!(refused, Err(TrainingRefusal::TooFew { .. })), "{visits}: {refused:?}");
     }
 }
 
@@ -290,7 +290,7 @@ fn whatever_attributes_hold_the_model_can_be_published() {
         assert_eq!(published.map(|published| published.model.is_some()), Ok(true), "{name}");
     }
     let refused = learn_by(&history(&events(2_400)), None, &Config { prior_no_shows: 1e-7, ..config });
-    assert!(matches!(refused, Err(Refused::Unusable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(TrainingRefusal::Unusable(_))), "{refused:?}");
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn training_stops_when_it_is_cancelled() {
     let all = events(4_000);
     let stop = |at: u64| move |reported| if reported < at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     let stopped = replay(all.iter(), &Config::default(), &Limits::default(), &mut stop(2_000));
-    assert_eq!(stopped.map(|_| ()), Err(Refused::Stopped));
+    assert_eq!(stopped.map(|_| ()), Err(TrainingRefusal::Stopped));
     let (history, config) = (history(&all), Config::default());
     for at in [0, 2] {
         let set = TrainingSet { rows: rows(&history), names: &history.1, until_ms: None, config: &config };
@@ -324,7 +324,7 @@ fn training_stops_when_it_is_cancelled() {
             calls.push(tried);
             stop(at)(tried as u64)
         });
-        assert_eq!((learnt, calls), (Err(Refused::Stopped), (0..=at as usize).collect()));
+        assert_eq!((learnt, calls), (Err(TrainingRefusal::Stopped), (0..=at as usize).collect()));
     }
 }
 

@@ -2,14 +2,14 @@
 
 use foretell_domain::score::login::Mode;
 use foretell_domain::score::login::signal::settings::Signals;
-use foretell_lab::evaluate::{self, LoginOptions, Summary};
-use foretell_lab::source::{self, Format};
+use foretell_lab::evaluate::{self, EvaluationSummary, LoginOptions};
+use foretell_lab::source::{self, SourceFormat};
 use serde_json::Value;
 use std::path::Path;
 
-fn backtest(mode: Mode) -> (Vec<Value>, Summary) {
+fn backtest(mode: Mode) -> (Vec<Value>, EvaluationSummary) {
     let path = Path::new(crate::DATA).join("rba-sample.csv.gz");
-    let loaded = source::read(&path, Format::Rba, "sample").expect("the file is committed");
+    let loaded = source::read(&path, SourceFormat::Rba, "sample").expect("the file is committed");
     let mut options = LoginOptions::default();
     options.score.mode = mode;
     let mut out = Vec::new();
@@ -43,7 +43,7 @@ fn every_row_has_a_line_and_users_with_history_a_score() {
 #[test]
 fn the_monotone_mode_ranks_attacks_better_and_never_scores_higher() {
     let ((faithful, before), (monotone, after)) = (backtest(Mode::Faithful), backtest(Mode::Monotone));
-    let auc = |summary: &Summary| {
+    let auc = |summary: &EvaluationSummary| {
         let attack = &summary.measures[0];
         assert_eq!((attack.name, attack.metrics.cases, attack.metrics.positives), ("attack address", 996, 110));
         attack.metrics.roc_auc.expect("both classes are there")

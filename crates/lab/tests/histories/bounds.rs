@@ -4,7 +4,7 @@ use foretell_domain::view::RecordPosition;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::LoginFold;
 use foretell_events::key;
-use foretell_lab::source::generate::{self, Hot, Shape};
+use foretell_lab::source::generate::{self, GeneratorParams, Hot};
 
 /// A list without a limit would be much larger than this.
 const ROW_BYTES_MAX: usize = 8 * 1024;
@@ -15,9 +15,9 @@ const EVENTS: usize = 5_000;
 fn rows_of_what_is_hot_stay_within_their_bounds() {
     for hot in [Hot::User, Hot::Address] {
         // As many as a million in an hour.
-        let shape = Shape { hot: Some((hot, 0.9)), gap_ms: 4, ..Shape::default() };
+        let shape = GeneratorParams { hot: Some((hot, 0.9)), gap_ms: 4, ..GeneratorParams::default() };
         let mut rows = Materialized::new(LoginFold::default());
-        for (offset, event) in (0..).zip(generate::Logins::new(shape).take(EVENTS)) {
+        for (offset, event) in (0..).zip(generate::GeneratedLogins::new(shape).take(EVENTS)) {
             let partition = key::partition(event.key().as_bytes(), PARTITIONS);
             assert!(rows.take(&event, RecordPosition { partition, offset }), "each counts");
         }

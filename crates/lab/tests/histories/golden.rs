@@ -10,7 +10,7 @@ use foretell_domain::view::user::{self, LoginFold};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
 use foretell_lab::evaluate::{self, LoginOptions};
-use foretell_lab::source::{self, Format};
+use foretell_lab::source::{self, SourceFormat};
 
 const TENANT: &str = "golden";
 
@@ -104,7 +104,7 @@ fn the_worked_row_is_reproduced() {
 #[test]
 fn a_backtest_has_the_same_result() {
     for (name, _) in FILES {
-        let loaded = source::read(&path(name), Format::Rba, TENANT).expect("the file is committed");
+        let loaded = source::read(&path(name), SourceFormat::Rba, TENANT).expect("the file is committed");
         let mut options = LoginOptions::default();
         options.score.mode = Mode::Faithful;
         let mut out = Vec::new();

@@ -80,7 +80,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
 }
 
 fn notices(api: &Api) -> Vec<String> {
-    let files = api.enricher.troubles().into_iter().chain(api.enricher.stale());
+    let files = api.enricher.problems().into_iter().chain(api.enricher.stale());
     let misplaced = api.misplaced.notices(Instant::now());
     api.notices.iter().cloned().chain(files).chain(misplaced).collect()
 }

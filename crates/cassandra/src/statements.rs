@@ -42,6 +42,8 @@ const SCAN: &str =
     "SELECT key, source, cell FROM KEYSPACE.rows WHERE view_name = ? AND generation = ? AND bucket = ? LIMIT ?";
 const SCAN_AFTER: &str = "SELECT key, source, cell FROM KEYSPACE.rows \
      WHERE view_name = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
+/// Reads partition keys and no rows. The replicas could filter by view and generation, but only with `ALLOW FILTERING`,
+/// which a guardrail of the cluster can forbid, and then no store could be opened.
 const BUCKETS: &str = "SELECT DISTINCT view_name, generation, bucket FROM KEYSPACE.rows";
 const READ_POINTER: &str = "SELECT state FROM KEYSPACE.pointers WHERE family = ?";
 const CREATE_POINTER: &str = "INSERT INTO KEYSPACE.pointers (family, state) VALUES (?, ?) IF NOT EXISTS";

@@ -9,6 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,6 +248,31 @@ impl Query {
         Self::run(query, "read the extent", move |consumer, timeout| {
             let (start, end) = consumer.fetch_watermarks(&name, partition, timeout)?;
             Ok(Extent { start, end })
+        })
+        .await
+    }
+
+    /// The first offset whose record is not older than `time_ms`; none if all records are older.
+    ///
+    /// The brokers answer from their index of times. The offset may be that of a transaction marker.
+    pub(super) async fn offset_at(
+        query: &Arc<Self>,
+        name: String,
+        partition: u32,
+        time_ms: i64,
+    ) -> Result<Option<i64>, Error> {
+        let partition = fault::partition(partition)?;
+        Self::run(query, "find an offset by time", move |consumer, timeout| {
+            let mut times = TopicPartitionList::new();
+            // Negative numbers have other meanings, such as the latest offset.
+            times.add_partition_offset(&name, partition, Offset::Offset(time_ms.max(0)))?;
+            let found = consumer.offsets_for_times(times, timeout)?;
+            let found = found.find_partition(&name, partition).map(|found| (found.error(), found.offset()));
+            match found {
+                Some((Ok(()), Offset::Offset(offset))) => Ok(Some(offset)),
+                Some((Err(error), _)) => Err(error),
+                Some((Ok(()), _)) | None => Ok(None),
+            }
         })
         .await
     }

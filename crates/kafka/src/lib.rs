@@ -174,6 +174,16 @@ impl Log for Kafka {
         self.pages.page(consumer::At { topic, partition, from }).await
     }
 
+    /// One query to the leader of the partition. The brokers set the timestamps of records (`LogAppendTime`), so they
+    /// only decrease where the clock of the next leader is behind.
+    async fn offset_at(&self, topic: Topic, partition: u32, time_ms: i64) -> Result<i64, Error> {
+        self.check(topic, partition)?;
+        // Read first, so that a record appended in between is not skipped.
+        let end = self.extent(topic, partition).await?.end;
+        let found = Query::offset_at(&self.query, self.names.of(topic), partition, time_ms).await?;
+        Ok(found.unwrap_or(end))
+    }
+
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
         self.check(topic, partition)?;
         let owned = fence::Owned { topic, partition, partitions: self.partitions(topic) };

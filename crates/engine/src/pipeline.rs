@@ -34,7 +34,7 @@ use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Fact, Topic};
 use foretell_ports::Error;
 use foretell_ports::log::{Acknowledge, Log, Next, Reader};
-use foretell_ports::retry::{Backoff, retry};
+use foretell_ports::retry::{self, Backoff};
 use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, Store};
 use foretell_telemetry::meter;
 use foretell_telemetry::trace;
@@ -429,5 +429,5 @@ where
         tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "waiting for a dependency");
         meter::retried(error.operation);
     };
-    retry(Backoff::doubling(RETRY_FIRST, longest), notify, operation).await
+    retry::retry(Backoff::doubling(RETRY_FIRST, longest), notify, operation).await
 }

@@ -2,9 +2,9 @@
 //!
 //! A rule is written by a tenant and runs in every score, so it is checked when it is read and not monitored when it
 //! runs: the source, the nodes, the depth and the loops of an expression have limits that keep every evaluation short.
-//! Every [`Rule`] was parsed, uses only [`VARIABLES`](super::variables::VARIABLES), and
-//! had each of its parts evaluated on samples without a type error. Errors that depend on values are still possible,
-//! such as a division by zero: such a rule does not match, and the answer reports that it failed.
+//! Every [`Rule`] was parsed, uses only [`VARIABLES`](super::variables::VARIABLES), and had each of its parts evaluated
+//! on samples without a type error. Errors that depend on values are still possible, such as a division by zero: such a
+//! rule does not match, and the answer reports that it failed.
 
 use super::signal::settings::{Switch, is_factor};
 use super::variables::{self, Variables};

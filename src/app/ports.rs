@@ -1,12 +1,14 @@
 //! Opens the backends of the settings: only this module, and the copy of an embedded log, name backends.
 //!
-//! Kafka and Cassandra are features of the build. Without a feature, a module with the same functions replaces its own,
-//! and returns errors.
+//! Kafka and Cassandra are features of the build, and for tests and benchmarks logs and stores in memory are. Without a
+//! feature, a module with the same functions replaces its own, and opens nothing.
 
 #[cfg_attr(not(feature = "cassandra"), path = "ports/without_cassandra.rs")]
 mod cassandra;
 #[cfg_attr(not(feature = "kafka"), path = "ports/without_kafka.rs")]
 mod kafka;
+#[cfg_attr(not(feature = "memory"), path = "ports/without_memory.rs")]
+mod memory;
 
 use super::backup::{self, BackUp, BackupJob};
 use super::reach;
@@ -66,6 +68,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Er
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
+    let partitions = config.topics.embedded_partitions;
     let lock = |dir: Option<&Path>| dir.map(foretell_disk::log::lock).transpose();
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
@@ -74,15 +77,17 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Er
     notices.dedup();
     let store: Arc<dyn Store> = match &store_lock {
         Some(directory) => Arc::new(tokio::task::block_in_place(|| foretell_disk::store::Store::open(directory))?),
-        None => {
-            let (store, warnings) = cassandra::open(config).await?;
-            notices.extend(warnings);
-            store
-        }
+        None => match memory::store(&config.store) {
+            Some(store) => store,
+            None => {
+                let (store, warnings) = cassandra::open(config).await?;
+                notices.extend(warnings);
+                store
+            }
+        },
     };
     let (admin, back_up): (Arc<dyn LogAdmin>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
-            let partitions = config.topics.embedded_partitions;
             let sizes = foretell_disk::log::Config {
                 retention: config.topics.retention(),
                 ..foretell_disk::log::Config::default()
@@ -95,7 +100,10 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Er
                 Arc::new(move |to, on_progress| backup::back_up(&copied, directory.path(), to, on_progress));
             (Arc::new(log), Some(back_up))
         }
-        None => (kafka::open(config, store.as_ref()).await?, None),
+        None => match memory::log(&config.log, partitions, &clock) {
+            Some(log) => (log, None),
+            None => (kafka::open(config, store.as_ref()).await?, None),
+        },
     };
     let directory = data_directory(config).map(Path::to_owned);
     let enricher = Enricher::new(&config.enrich, clock.clone());

@@ -1,4 +1,4 @@
-//! The settings of clusters, which builds without cluster support read and ignore.
+//! Which URLs a build can open, and the settings of clusters, which builds without cluster support read and ignore.
 
 /// How a Cassandra cluster is reached.
 #[cfg(feature = "cassandra")]
@@ -23,8 +23,16 @@ pub(crate) const WITHOUT_KAFKA: &str =
 pub(crate) const WITHOUT_CASSANDRA: &str =
     "this build does not support Cassandra; build it with the feature cassandra, which is on by default";
 
+/// Whether a URL names a log or store in memory that this build can open.
+fn is_in_memory(url: &str) -> bool {
+    cfg!(feature = "memory") && url.starts_with("memory:")
+}
+
 /// Rejects the URL of a log that this build cannot open.
 pub(super) fn check_log(url: &str) -> Result<(), String> {
+    if is_in_memory(url) {
+        return Ok(());
+    }
     #[cfg(not(feature = "kafka"))]
     if url.starts_with("kafka://") {
         return Err(WITHOUT_KAFKA.to_owned());
@@ -34,6 +42,9 @@ pub(super) fn check_log(url: &str) -> Result<(), String> {
 
 /// Rejects the URL of a store that this build cannot open.
 pub(super) fn check_store(url: &str) -> Result<(), String> {
+    if is_in_memory(url) {
+        return Ok(());
+    }
     #[cfg(not(feature = "cassandra"))]
     if url.starts_with("cassandra://") {
         return Err(WITHOUT_CASSANDRA.to_owned());
@@ -76,6 +87,7 @@ mod tests {
     fn a_url_is_accepted_if_the_build_has_its_backend() {
         assert_eq!(check_log("kafka://a:9092").is_ok(), cfg!(feature = "kafka"));
         assert_eq!(check_store("cassandra://a:9042/foretell").is_ok(), cfg!(feature = "cassandra"));
+        assert_eq!(check_log("memory:a").is_ok() && check_store("memory:a").is_ok(), cfg!(feature = "memory"));
         assert_eq!((check_log("disk:./data"), check_store("disk:./data")), (Ok(()), Ok(())));
     }
 }

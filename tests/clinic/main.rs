@@ -259,6 +259,14 @@ async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_season_in_memory_keeps_every_promise_through_crashes_and_takeovers() {
+    let size = size(OCTOBER_MS, 90, 3_000);
+    let config = settings(&[("LOG", "memory:season".into()), ("STORE", "memory:season".into())]);
+    let lived = Box::pin(live(config, (size, edits()), (20, 20))).await;
+    assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_autumn_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(OCTOBER_MS, 21, 500);
     let days = size.days as u64;

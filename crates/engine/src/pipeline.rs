@@ -15,6 +15,7 @@
 
 mod config;
 pub mod family;
+pub mod follow;
 mod full_rows;
 pub mod generation;
 pub mod misplaced;

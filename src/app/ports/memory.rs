@@ -4,7 +4,7 @@
 //! another one over what is left.
 
 use foretell_ports::clock::Clock;
-use foretell_ports::log::{Log, memory as log};
+use foretell_ports::log::{LogAdmin, memory as log};
 use foretell_ports::store::{Store, memory as store};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ static LOGS: Mutex<BTreeMap<String, Arc<log::Log>>> = Mutex::new(BTreeMap::new()
 static STORES: Mutex<BTreeMap<String, Arc<store::Store>>> = Mutex::new(BTreeMap::new());
 
 /// The log of a `memory:` URL; a new one has this many partitions in each topic. None for another URL.
-pub(super) fn log(url: &str, partitions: u32, clock: &Arc<dyn Clock>) -> Option<Arc<dyn Log>> {
+pub(super) fn log(url: &str, partitions: u32, clock: &Arc<dyn Clock>) -> Option<Arc<dyn LogAdmin>> {
     let name = url.strip_prefix("memory:")?;
     let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
     let new = || Arc::new(log::Log::new(|_| partitions, clock.clone()));

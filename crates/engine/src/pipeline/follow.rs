@@ -15,7 +15,7 @@
 //! after a crash: at least once.
 
 use super::task::PartitionTask;
-use super::{Config, patiently};
+use super::{Config, retry};
 use async_trait::async_trait;
 use foretell_events::Topic;
 use foretell_events::record::{NewRecord, Record};
@@ -66,9 +66,9 @@ impl<F: Follow> PartitionTask for Follower<F> {
                 format!("{} and {} have {} and {} partitions", source.name(), target.name(), counts[0], counts[1]);
             return Err(Error::fatal(OPERATION, detail));
         }
-        let mut fenced = patiently(&self.config, || self.log.fence(target, partition)).await?;
-        let from = patiently(&self.config, || self.follow.cursor(partition)).await?;
-        let mut reader = patiently(&self.config, || self.log.read(source, partition, from)).await?;
+        let mut fenced = retry(&self.config, || self.log.fence(target, partition)).await?;
+        let from = retry(&self.config, || self.follow.cursor(partition)).await?;
+        let mut reader = retry(&self.config, || self.log.read(source, partition, from)).await?;
         loop {
             let records = match reader.next().await? {
                 Next::Records(records) => records,
@@ -76,7 +76,7 @@ impl<F: Follow> PartitionTask for Follower<F> {
                 // A reader without a group is never revoked.
                 Next::Revoked(_) => return Err(Error::retry(OPERATION, "the reader was revoked")),
             };
-            let new = patiently(&self.config, || self.follow.handle(&records)).await?;
+            let new = retry(&self.config, || self.follow.handle(&records)).await?;
             if !new.is_empty() {
                 // Another owner has fenced this one, or the result is unknown: acquire the partition again, and
                 // continue from what the log contains.

@@ -107,10 +107,7 @@ impl GateContext<'_> {
 
     /// A fault if the sender may not send the type.
     fn not_accepted(&self, fact: &Fact) -> Option<Fault> {
-        let is_own = match fact {
-            Fact::Login(_) | Fact::Appointment(_) => false,
-            Fact::Reminder(_) | Fact::Policy(_) => true,
-        };
+        let is_own = !fact.topic().takes_producers();
         let detail = match self.sender {
             Sender::Foretell => return None,
             Sender::Caller | Sender::Operator { .. } if is_own => {

@@ -63,7 +63,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("content_encoding", foretell_service::http::fuzz::content_encoding),
     target("login_policy", |bytes| policy::<login::LoginPolicy>(bytes, &login::LoginPolicy::default())),
     target("reminders_policy", |bytes| {
-        policy::<reminders::ReminderPolicy>(bytes, &reminders::ReminderPolicy::default())
+        policy::<reminders::ReminderPolicy>(bytes, &reminders::ReminderPolicy::default());
     }),
     target("model", |bytes| policy::<PublishedDocument>(bytes, &PublishedDocument::nothing(vec!["sex".to_owned()]))),
     target("expression", expression),

@@ -288,7 +288,7 @@ impl Planned {
     }
 
     /// The same, with the trace that it belongs to.
-    fn traced(mut self, shared: &ReminderTask, cause: Context) -> Self {
+    fn traced(mut self, shared: &ReminderTask, cause: &Context) -> Self {
         let (log, headers) = (shared.log.as_ref(), &mut self.record.headers);
         self.span =
             trace::announcing(log.system(), &shared.topic_name, cause, self.is_on_demand, &self.event_id, headers);

@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
                 plan.unsent.iter().for_each(|step| count(step, cause));
                 planned.extend(plan.actions.into_iter().map(|action| {
                     let cause = action.caused_by().map_or_else(Context::new, |id| self.traces.of(id));
-                    Planned::of(&candidate, action, now_ms).traced(self.shared, cause)
+                    Planned::of(&candidate, action, now_ms).traced(self.shared, &cause)
                 }));
                 due.push((candidate.key, plan.next_at_ms));
             }

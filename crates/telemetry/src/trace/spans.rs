@@ -163,7 +163,7 @@ pub(super) const fn is_recent(record: &Record, now_ms: i64) -> bool {
 pub fn announcing(
     system: &'static str,
     topic: &str,
-    cause: Context,
+    cause: &Context,
     is_requested: bool,
     event_id: &str,
     headers: &mut Vec<Header>,

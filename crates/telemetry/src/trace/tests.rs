@@ -58,7 +58,7 @@ fn lines_of_a_fold_name_the_trace_of_its_record_without_an_exporter() {
 fn a_reminder_by_hand_is_in_the_trace_of_its_request_and_one_on_schedule_in_its_own() {
     let announced = |cause: &[Header], is_requested, event_id| {
         let mut headers = Vec::new();
-        let span = announcing("foretell", "foretell.reminders", extract(cause), is_requested, event_id, &mut headers);
+        let span = announcing("foretell", "foretell.reminders", &extract(cause), is_requested, event_id, &mut headers);
         assert!(span.is_disabled() && headers.len() == 1, "{headers:?}");
         extract(&headers).span().span_context().clone()
     };

@@ -128,8 +128,8 @@ fn visits<'a>(list: &'a List, client_id: &'a str, client: &'a Client) -> impl It
 }
 
 impl OpenVisit<'_> {
-    fn to_answer(&self, score: VisitScore) -> AgendaVisit {
-        let Self { appointment, start, .. } = *self;
+    fn to_answer(self, score: VisitScore) -> AgendaVisit {
+        let Self { appointment, start, .. } = self;
         let mut reasons = score.reasons;
         // The base rate is the same for every visit, so it does not explain any of them.
         reasons.retain(|reason| reason.code != ReasonCode::BaseRate);

@@ -193,7 +193,7 @@ fn bounded(count: usize, partition: u32) -> Result<(), Error> {
         return Ok(());
     }
     let detail = format!(
-        "more than {IDENTITIES_MAX} dead letters in partition {partition}: narrow the selection by topic, code, key or time"
+        "more than {IDENTITIES_MAX} letters in partition {partition}: narrow the selection by topic, code, key or time"
     );
     Err(Error::reject(OPERATION, detail))
 }

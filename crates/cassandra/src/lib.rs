@@ -12,6 +12,9 @@
 //!
 //! Not supported: DELETE other than of a whole generation, TTL, counters, collections, partial updates and
 //! multi-partition batches.
+//!
+//! Public functions return boxed futures. The code of an `async fn` is generated in the crate that polls it, so without
+//! the box every build of the binary would compile much of the driver again.
 
 mod config;
 mod dropping;
@@ -30,6 +33,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_ports::Error;
 use foretell_ports::store::{Checkpoint, Flush, Row, Store};
+use futures::future::BoxFuture;
 use scylla::client::session::Session;
 use statements::Statements;
 
@@ -53,7 +57,11 @@ impl Cassandra {
     ///
     /// Fatal when the keyspace is missing, when its schema is older or newer than this program, or when a setting is
     /// invalid; Retry when no node answers.
-    pub async fn open(url: &str, config: &Config) -> Result<Self, Error> {
+    pub fn open<'a>(url: &'a str, config: &'a Config) -> BoxFuture<'a, Result<Self, Error>> {
+        Box::pin(Self::connect(url, config))
+    }
+
+    async fn connect(url: &str, config: &Config) -> Result<Self, Error> {
         let address = session::Address::parse(url)?;
         let session = session::connect(&address, config).await?;
         schema::enter(&session, &address.keyspace).await?;
@@ -65,8 +73,8 @@ impl Cassandra {
     }
 
     /// How this cluster could lose acknowledged rows, one sentence each; empty if it cannot.
-    pub async fn warnings(&self) -> Result<Vec<String>, Error> {
-        schema::warnings(&self.session, &self.keyspace).await
+    pub fn warnings(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(schema::warnings(&self.session, &self.keyspace))
     }
 }
 

@@ -9,6 +9,7 @@
 
 use super::{Config, fault, session};
 use foretell_ports::{Error, Kind};
+use futures::future::BoxFuture;
 use scylla::client::session::Session;
 use scylla::cluster::metadata::Strategy;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
@@ -78,7 +79,11 @@ pub struct Migrated {
 /// Creates the keyspace if it is missing, and applies missing statements.
 ///
 /// Two can run at the same time. Fatal when the keyspace has a newer or different schema.
-pub async fn migrate(url: &str, config: &Config) -> Result<Migrated, Error> {
+pub fn migrate<'a>(url: &'a str, config: &'a Config) -> BoxFuture<'a, Result<Migrated, Error>> {
+    Box::pin(migrate_keyspace(url, config))
+}
+
+async fn migrate_keyspace(url: &str, config: &Config) -> Result<Migrated, Error> {
     let address = session::Address::parse(url)?;
     let session = session::connect(&address, config).await?;
     create_keyspace(&session, &address.keyspace, config).await?;

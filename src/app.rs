@@ -60,7 +60,7 @@ pub enum Role {
 
 impl Role {
     /// The role that folds a family: `reminders` for reminders, `views` for all others.
-    fn that_keeps(family: Family) -> Self {
+    fn that_folds(family: Family) -> Self {
         if family == Family::Reminders { Self::Reminders } else { Self::Views }
     }
 
@@ -113,26 +113,26 @@ impl Service {
             self.config.http.listen = address.to_string();
         }
         let began = Instant::now();
-        let doors = waiting::Doors::default();
+        let routers = waiting::StartupRouters::default();
         let mut tasks = JoinSet::new();
         let (config, shutdown) = (self.config.http.clone(), self.shutdown.clone());
-        let (behind, open) = (doors.callers.clone(), self.shutdown.clone());
+        let (behind, open) = (routers.callers.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            http::serve(waiting::no_delay(listener), move || behind.behind(), &config, shutdown).await;
+            http::serve(waiting::no_delay(listener), move || behind.current(), &config, shutdown).await;
             Ok(())
         });
         let drained = CancellationToken::new();
         let ops = ops.map(|ops| {
             let (behind, drained, config) =
-                (doors.operators.clone(), drained.clone(), self.config.http.for_operators());
+                (routers.operators.clone(), drained.clone(), self.config.http.for_operators());
             let config = http::Config { drain_ms: OPS_DRAIN_MS, ..config };
             tokio::spawn(async move {
-                http::serve(waiting::no_delay(ops), move || behind.behind(), &config, drained).await;
+                http::serve(waiting::no_delay(ops), move || behind.current(), &config, drained).await;
             })
         });
         let started = tokio::select! {
             () = open.cancelled() => Ok(None),
-            started = self.start(&doors, &mut tasks) => started,
+            started = self.start(&routers, &mut tasks) => started,
         };
         let (mut ended, decisions) = match started {
             Ok(decisions) => {
@@ -165,17 +165,17 @@ impl Service {
     /// Opens the ports and starts the roles; returns what to drain after they have ended.
     async fn start(
         &self,
-        doors: &waiting::Doors,
+        routers: &waiting::StartupRouters,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
-        let backends = self.open_patiently(doors).await?;
+        let backends = self.open_with_retry(routers).await?;
         let (ports, instance) = (&backends.ports, backends.instance(&self.config));
         ports.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
         blocking("read the rules for user agents", agent::warm).await?;
         if self.roles.contains(&Role::Http) || backends.directory.is_some() {
             let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());
-            let looking = enricher.clone();
-            blocking("check the data files", move || looking.reload()).await?;
+            let files = enricher.clone();
+            blocking("check the data files", move || files.reload()).await?;
             tasks.spawn(async move {
                 enricher.watch(shutdown).await;
                 Ok(())
@@ -183,30 +183,30 @@ impl Service {
         }
         tasks.spawn(end_with(backends.admin.clone(), self.shutdown.clone()));
         for family in Family::ALL {
-            doors.missing(format!("the views of {}", family.name()));
+            routers.wait_for(format!("the views of {}", family.name()));
             retry(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
         }
-        let kept = self.kept();
-        for family in &kept {
+        let folded = self.folded_families();
+        for family in &folded {
             tasks.spawn(instance.keep(*family, instance.tasks(*family), self.shutdown.clone()));
         }
-        let others = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
+        let others = Family::ALL.into_iter().filter(|family| !folded.contains(family)).collect();
         let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
         tasks.spawn(family::watch(others, log, store, pipeline, self.shutdown.clone()));
         let jobs = backends.jobs(&instance, &self.config);
         let parts = instance.parts(jobs, self.keys.clone(), self.shutdown.clone());
         let decisions = parts.decisions.clone();
         if self.auto_rebuild {
-            tasks.spawn(rebuild::all_due(instance.rebuilder(), kept, self.shutdown.clone()));
+            tasks.spawn(rebuild::all_due(instance.rebuilder(), folded, self.shutdown.clone()));
         }
         let api = Api::new(parts);
         tasks.spawn(api.clone().tell_refusals().map(Ok));
-        doors.callers.open(match self.roles.contains(&Role::Http) {
+        routers.callers.replace(match self.roles.contains(&Role::Http) {
             true => http::router(&api),
             false => http::health_router(&api),
         });
         // After the router of callers: its probes may report readiness at once.
-        doors.operators.open(http::ops::router(&api));
+        routers.operators.replace(http::ops::router(&api));
         if let Some(directory) = &backends.directory {
             let socket = backend_urls::bind_socket(&directory.join(SOCKET))?;
             let own = backend_urls::BackendUrls::of(&self.config);
@@ -222,15 +222,15 @@ impl Service {
     }
 
     /// Waits for clusters that do not respond yet, with a log line per attempt.
-    async fn open_patiently(&self, doors: &waiting::Doors) -> Result<Backends, Error> {
+    async fn open_with_retry(&self, routers: &waiting::StartupRouters) -> Result<Backends, Error> {
         let mut pause_ms = 500;
-        doors.missing(format!("{} and {}", self.config.log, self.config.store));
+        routers.wait_for(format!("{} and {}", self.config.log, self.config.store));
         loop {
             match open(&self.config, self.clock.clone()).await {
                 Err(error) if error.kind == Kind::Retry => {
                     let (log, store) = (&self.config.log, &self.config.store);
                     tracing::warn!(%error, log, store, pause_ms, "waiting for log and store");
-                    doors.missing(format!("{log} and {store}: {error}"));
+                    routers.wait_for(format!("{log} and {store}: {error}"));
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms = (pause_ms * 2).min(self.config.pipeline.retry_ms_max.max(1));
                 }
@@ -240,8 +240,8 @@ impl Service {
     }
 
     /// The families that this process folds.
-    fn kept(&self) -> Vec<Family> {
-        Family::ALL.into_iter().filter(|family| self.roles.contains(&Role::that_keeps(*family))).collect()
+    fn folded_families(&self) -> Vec<Family> {
+        Family::ALL.into_iter().filter(|family| self.roles.contains(&Role::that_folds(*family))).collect()
     }
 }
 

@@ -16,45 +16,45 @@ use tokio::net::TcpListener;
 
 /// The replaceable routers of a process: for callers and for operators.
 #[derive(Clone)]
-pub(super) struct Doors {
+pub(super) struct StartupRouters {
     missing: Arc<RwLock<String>>,
-    pub(super) callers: Door,
-    pub(super) operators: Door,
+    pub(super) callers: StartupRouter,
+    pub(super) operators: StartupRouter,
 }
 
 /// The router that a listener currently serves.
 #[derive(Clone)]
-pub(super) struct Door(Arc<RwLock<Router>>);
+pub(super) struct StartupRouter(Arc<RwLock<Router>>);
 
-impl Default for Doors {
+impl Default for StartupRouters {
     fn default() -> Self {
         let missing: Arc<RwLock<String>> = Arc::new(RwLock::new("log and store".into()));
-        let callers = Door::new(waiting(missing.clone()));
+        let callers = StartupRouter::new(waiting(missing.clone()));
         // Metrics are available before the process serves anything else.
-        let operators = Door::new(ops::metrics_router().merge(waiting(missing.clone())));
+        let operators = StartupRouter::new(ops::metrics_router().merge(waiting(missing.clone())));
         Self { missing, callers, operators }
     }
 }
 
-impl Doors {
+impl StartupRouters {
     /// Sets what the process waits for.
-    pub(super) fn missing(&self, what: String) {
+    pub(super) fn wait_for(&self, what: String) {
         *self.missing.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
 }
 
-impl Door {
+impl StartupRouter {
     fn new(router: Router) -> Self {
         Self(Arc::new(RwLock::new(router)))
     }
 
     /// Replaces the router.
-    pub(super) fn open(&self, router: Router) {
+    pub(super) fn replace(&self, router: Router) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
     /// The current router, for one request.
-    pub(super) fn behind(&self) -> Router {
+    pub(super) fn current(&self) -> Router {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -86,10 +86,10 @@ mod tests {
 
     #[tokio::test]
     async fn answers_before_there_is_an_api_are_not_kept_by_caches_either() {
-        let doors = Doors::default();
+        let routers = StartupRouters::default();
         for (path, status) in [("/livez", 200), ("/readyz", 503), ("/v1/users/u", 503), ("/docs/", 503)] {
             let request = Request::get(path).body(Body::empty()).unwrap();
-            let answer = doors.callers.behind().oneshot(request).await.unwrap();
+            let answer = routers.callers.current().oneshot(request).await.unwrap();
             assert_eq!(answer.status(), status, "{path}");
             assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store", "{path}");
             assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");

@@ -77,7 +77,7 @@ pub struct World {
     seen: Arc<Seen>,
     process: Option<Process>,
     /// A second planner of every partition, in parallel to that of the process.
-    usurpers: JoinSet<()>,
+    rivals: JoinSet<()>,
     pub crashes: usize,
     pub takeovers: usize,
 }
@@ -91,7 +91,7 @@ struct Process {
 impl World {
     pub async fn start(config: Config, clock: Arc<Manual>) -> Self {
         let seen = Arc::default();
-        let mut world = Self { config, clock, seen, process: None, usurpers: JoinSet::new(), crashes: 0, takeovers: 0 };
+        let mut world = Self { config, clock, seen, process: None, rivals: JoinSet::new(), crashes: 0, takeovers: 0 };
         let backends = world.open().await;
         let partitions = backends.ports.log.partitions(Topic::Reminders);
         world.seen = Arc::new(Seen {
@@ -239,7 +239,7 @@ impl World {
         for planner in self.planners(ports)(serving(ports, Family::Reminders).await) {
             for partition in 0..self.partitions() as u32 {
                 let planner = planner.clone();
-                self.usurpers.spawn(async move {
+                self.rivals.spawn(async move {
                     // Until it is fenced in turn.
                     drop(planner.run(partition).await);
                 });
@@ -247,9 +247,9 @@ impl World {
         }
     }
 
-    /// The usurpers end.
+    /// The rivals end.
     pub async fn depose(&mut self) {
-        self.usurpers.shutdown().await;
+        self.rivals.shutdown().await;
     }
 
     /// The API for the stories of appointments.

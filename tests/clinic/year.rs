@@ -19,7 +19,7 @@ const STEPS_OF_A_SENTENCE: usize = 500;
 /// The time per step if nothing is due.
 const STRIDE_MS: i64 = 12 * HOUR_MS;
 
-/// About how many steps a usurper lasts.
+/// About how many steps a rival lasts.
 const USURPED_STEPS: u64 = 6;
 
 /// Faults, each once in this many steps.

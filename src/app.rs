@@ -200,7 +200,7 @@ impl Service {
             tasks.spawn(rebuild::all_due(instance.rebuilder(), folded, self.shutdown.clone()));
         }
         let api = Api::new(parts);
-        tasks.spawn(api.clone().tell_refusals().map(Ok));
+        tasks.spawn(api.clone().log_refusals().map(Ok));
         routers.callers.replace(match self.roles.contains(&Role::Http) {
             true => http::router(&api),
             false => http::health_router(&api),

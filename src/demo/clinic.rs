@@ -3,10 +3,11 @@
 //! Each upcoming visit is booked late enough that none of its reminders expired before the demo started, and early
 //! enough that the current step is due: so a reminder of [`REMINDED`] is announced at once, at any hour and on any day.
 
-use super::entry::{DAY_MS, Entry, HOUR_MS};
+use super::entry::Entry;
 use foretell_events::appointment::{
     AppointmentFact, AppointmentRef, Booking, ClientUpdate, FieldUpdate, QuietHours, StartsAt,
 };
+use foretell_events::time::{DAY_MS, HOUR_MS};
 use foretell_events::zone;
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;

@@ -3,8 +3,6 @@
 use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
 use foretell_lab::source::Sourced;
 
-pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 /// The CloudEvents `source` of the story.
 const SOURCE: &str = "urn:foretell:demo";
 

@@ -1,9 +1,10 @@
 //! The events of the demo, with times relative to the present: five people's logins, an attack, a clinic's visits.
 
 use super::clinic;
-use super::entry::{DAY_MS, Entry};
+use super::entry::Entry;
 use foretell_events::Fact;
 use foretell_events::login::{Attempt, Login, LoginFact};
+use foretell_events::time::DAY_MS;
 use foretell_lab::source::Sourced;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -156,8 +156,8 @@ async fn a_letter_is_repaired_and_redriven_once() {
     let rekeyed = office.redrive(code(KEY_MISMATCH), real()).await;
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
     let mended = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
-    for ((letter, deed), user) in [(&rekeyed[0], "bob"), (&mended[0], "ada")] {
-        let LetterOutcome::Redriven { to, dropped: 0 } = deed else { panic!("{deed:?}") };
+    for ((letter, outcome), user) in [(&rekeyed[0], "bob"), (&mended[0], "ada")] {
+        let LetterOutcome::Redriven { to, dropped: 0 } = outcome else { panic!("{outcome:?}") };
         let key = format!("default:{user}");
         assert_eq!(to.partition, key::partition(key.as_bytes(), PARTITIONS), "the partitioner places it");
         let records = office.world.log.records(Topic::Logins, to.partition).unwrap();
@@ -186,7 +186,7 @@ async fn a_letter_is_repaired_and_redriven_once() {
 
     let drop = |run| DeadLetterAction::Drop { run, reason: "noise".into() };
     let (would, _, _) = office.run(Filter::default(), 9, drop(Run::Dry)).await;
-    assert_eq!(would.iter().map(|(_, deed)| deed).collect::<Vec<_>>(), [&LetterOutcome::WouldDrop]);
+    assert_eq!(would.iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), [&LetterOutcome::WouldDrop]);
     let (dropped, _, summary) = office.run(Filter::default(), 9, drop(Run::Real)).await;
     assert_eq!((dropped[0].0.code.as_str(), &dropped[0].1), (MALFORMED_JSON, &LetterOutcome::Dropped));
     assert_eq!(summary, DeadLetterSummary { letters: 1, refused: 0, more: false });

@@ -13,6 +13,7 @@ use foretell_ports::Error;
 use foretell_ports::log::{self, Extent, Fenced, Log, Membership, Page, Reader};
 use foretell_service::decisions::{Config, Recorder};
 use foretell_service::http::Parts;
+use foretell_service::instance::Ports;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -344,8 +345,11 @@ async fn a_drain_has_an_end() {
 async fn decisions_that_cannot_be_read_are_reported_as_unavailable() {
     let world = World::new();
     let parts = world.parts();
-    let instance =
-        Instance::without_views(world.clone(), Parts { log: Arc::new(Unreadable(world.log.clone())), ..parts }).await;
+    let instance = Instance::without_views(
+        world.clone(),
+        Parts { ports: Ports { log: Arc::new(Unreadable(world.log.clone())), ..world.ports() }, ..parts },
+    )
+    .await;
     let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
     let path = format!("/v1/decisions/{}", scored["id"].as_str().unwrap());
     assert_eq!(instance.get(&path).await.problem(), (503, "DECISIONS_UNAVAILABLE"));
@@ -584,7 +588,8 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
         reading: AtomicUsize::new(0),
         most: AtomicUsize::new(0),
     });
-    let instance = Instance::with(world, Parts { log: looked.clone(), ..parts }).await;
+    let instance =
+        Instance::with(world, Parts { ports: Ports { log: looked.clone(), ..world.ports() }, ..parts }).await;
     for n in 0..50 {
         let attempt = json!({"user_id": format!("u{n}"), "ip": "198.51.100.7"});
         assert_eq!(instance.post("/v1/risk/logins", &attempt).await.status, 200);

@@ -5,6 +5,7 @@ use foretell_enrich::{Config, Enricher};
 use foretell_events::{Topic, key};
 use foretell_ports::log::record_at;
 use foretell_service::http::Parts;
+use foretell_service::instance::Ports;
 use maxminddb_writer::Database;
 use maxminddb_writer::metadata::IpVersion;
 use maxminddb_writer::paths::IpAddrWithMask;
@@ -59,7 +60,7 @@ impl Enriched {
         let world = World::new();
         let enricher = Enricher::new(&config, world.clock.clone());
         enricher.reload();
-        let parts = Parts { enricher: enricher.clone(), ..world.parts() };
+        let parts = Parts { ports: Ports { enricher: enricher.clone(), ..world.ports() }, ..world.parts() };
         Self { instance: Instance::with(world, parts).await, enricher, dir }
     }
 

@@ -324,7 +324,7 @@ async fn counted() -> (Instance, Arc<Counted>) {
     world.family(AppointmentFold { limits: Limits::default() }).pointer().await.unwrap();
     let log = Arc::new(Counted { log: world.log.clone(), reads: AtomicUsize::new(0), pages: AtomicUsize::new(0) });
     let mut parts = world.parts();
-    parts.log = log.clone();
+    parts.ports.log = log.clone();
     parts.config.stream_keep_alive_ms = 20;
     parts.config.streams_max = 1_000;
     (Instance::without_views(world, parts).await, log)

@@ -47,8 +47,8 @@ async fn a_ticket_opens_the_stream_of_its_tenant_at_the_last_event_id() {
     let given = post(&instance, "desk").await;
     assert_eq!((given.status, given.header("cache-control")), (201, "no-store"));
     assert_eq!(given.body["expires_at"], "2026-03-02T12:01:00.000Z", "a minute from now");
-    let ticket_of_desk = given.body["ticket"].as_str().unwrap();
-    let mut first = Subscriber::open(&instance, &format!("{STREAM}?ticket={ticket_of_desk}"), &[]).await;
+    let ticket_of_acme = given.body["ticket"].as_str().unwrap();
+    let mut first = Subscriber::open(&instance, &format!("{STREAM}?ticket={ticket_of_acme}"), &[]).await;
     let sent = [first.next().await.unwrap(), first.next().await.unwrap()];
     assert!(sent.iter().all(|sent| sent.data["tenant"] == "acme" && sent.kind == "foretell.reminder.due"), "{sent:?}");
     // A page opens a new stream with a new ticket, and continues after its last event.

@@ -9,6 +9,7 @@ use axum::{Router, http::StatusCode};
 use foretell_events::codec::{self, Defaults, encode_event, rfc3339};
 use foretell_events::key;
 use foretell_service::http::{Api, Parts, admin_router};
+use foretell_service::instance::Ports;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -45,7 +46,8 @@ async fn lines(answer: Response) -> Vec<Value> {
 async fn one_model_is_trained_at_a_time_and_only_while_a_caller_waits() {
     let world = World::new();
     let held = Gated::new(&world, Held::Appointments, 0);
-    let router = admin_router(&Api::new(Parts { log: held.clone(), ..world.parts() }));
+    let router =
+        admin_router(&Api::new(Parts { ports: Ports { log: held.clone(), ..world.ports() }, ..world.parts() }));
     let first = train(&router).await;
     assert_eq!(first.status(), StatusCode::OK);
     let second = train(&router).await;

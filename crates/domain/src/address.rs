@@ -2,7 +2,7 @@
 //!
 //! [`Family`] and [`View`] are generated from the table in `view.rs`.
 
-use crate::view::agenda::HOUR_MS;
+use foretell_events::time::HOUR_MS;
 use foretell_events::{Topic, key};
 use serde::{Deserialize, Serialize};
 

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!                    ┌ watches ─ one task per (family, partition) ─ reads the serving checkpoint from the store
-//!   Standing ◄───────┤           every idle_ms, every wait_ms while a request waits,
+//!   Observation ◄────┤           every idle_ms, every wait_ms while a request waits,
 //!   next, end, age   └           and the end of the log every idle_ms
 //!     │      │    └──► ready(): has passed the end that the log had at the first look
-//!     │      └───────► wait(): next > offset, then a new era for the rows of the family
+//!     │      └───────► wait(): next > offset, then the cached rows of the family are invalid
 //!     └──────────────► view(): { partition, offset, lag_ms }
 //! ```
 //!

@@ -10,8 +10,8 @@
 //! trusted a device expects the effect in the next request. Aggregates count over many owners and may be `stale_ms_max`
 //! old.
 //!
-//! Cache entries carry the *era* of their family. [`Rows::new_era`] begins the next one, and from then on no result of
-//! an earlier read is used, not even of a read that was running and finished later.
+//! Cache entries carry the *cache version* of their family. [`Rows::invalidate`] begins the next one, and from then on
+//! no result of an earlier read is used, not even of a read that was running and finished later.
 
 pub mod agenda;
 mod cache;
@@ -88,7 +88,7 @@ pub struct Rows {
     store: Arc<dyn Store>,
     pointers: Arc<Pointers>,
     cache: Option<Cache>,
-    eras: [AtomicU64; Family::ALL.len()],
+    cache_versions: [AtomicU64; Family::ALL.len()],
 }
 
 /// The rows that could be read for the score of a login.
@@ -118,7 +118,7 @@ impl Rows {
         let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
         let cache = is_kept.then(|| Cache::new(config.cache_entries_max, stale_max));
         let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max, view::fingerprint(limits)));
-        Self { store, pointers, cache, eras: Default::default() }
+        Self { store, pointers, cache, cache_versions: Default::default() }
     }
 
     /// The pointers that this reader uses.
@@ -133,7 +133,7 @@ impl Rows {
 
     /// From now on no row of the family that was read before is answered from memory.
     pub(crate) fn invalidate(&self, family: Family) {
-        self.era_of(family).fetch_add(1, Ordering::AcqRel);
+        self.cache_version_of(family).fetch_add(1, Ordering::AcqRel);
     }
 
     /// A user's row; none for a user without any event.
@@ -196,7 +196,7 @@ impl Rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
                 tracing::debug!(%error, "a score is computed without features");
-                self.cached_rows(generation, self.era(Family::Logins), keys, Instant::now())
+                self.cached_rows(generation, self.cache_version(Family::Logins), keys, Instant::now())
             }
         };
         LoginRows { user, features }
@@ -235,8 +235,8 @@ impl Rows {
 
     /// The merged rows at `keys`, in their order; those that are not cached are read.
     async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
-        let (era, read_at) = (self.era(generation.family), Instant::now());
-        let mut found = self.cached_rows(generation, era, keys, read_at);
+        let (cache_version, read_at) = (self.cache_version(generation.family), Instant::now());
+        let mut found = self.cached_rows(generation, cache_version, keys, read_at);
         let missing: Vec<_> =
             keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
         let read = self.read(generation, None, &missing).await?;
@@ -245,32 +245,32 @@ impl Rows {
             let Some((key, partials)) = read.next() else { break };
             let merged = Arc::new(merge::<A>(&partials)?);
             if let Some(cache) = &self.cache {
-                cache.insert((generation, era, key), merged.clone(), read_at);
+                cache.insert((generation, cache_version, key), merged.clone(), read_at);
             }
             *slot = Some(merged);
         }
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn era(&self, family: Family) -> u64 {
-        self.era_of(family).load(Ordering::Acquire)
+    fn cache_version(&self, family: Family) -> u64 {
+        self.cache_version_of(family).load(Ordering::Acquire)
     }
 
-    fn era_of(&self, family: Family) -> &AtomicU64 {
+    fn cache_version_of(&self, family: Family) -> &AtomicU64 {
         let at = Family::ALL.iter().position(|other| *other == family).expect("invariant: ALL has every family");
-        &self.eras[at]
+        &self.cache_versions[at]
     }
 
     /// The cached rows of one view, in the order of `keys`.
     fn cached_rows<A: Cached>(
         &self,
         generation: Generation,
-        era: u64,
+        cache_version: u64,
         keys: &[RowKey],
         now: Instant,
     ) -> Vec<Option<Arc<A>>> {
         let Some(cache) = &self.cache else { return vec![None; keys.len()] };
-        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, era, key.clone()), now)).collect();
+        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, cache_version, key.clone()), now)).collect();
         let hits = found.iter().flatten().count();
         if let Some(key) = keys.first() {
             for (result, count) in [("hit", hits), ("miss", keys.len() - hits)] {

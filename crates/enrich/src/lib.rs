@@ -21,6 +21,7 @@ pub mod watch;
 
 use foretell_events::address;
 use foretell_events::login::{Attempt, ListMatches};
+use foretell_events::time::DAY_MS;
 use foretell_ports::clock::Clock;
 use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::file;
@@ -36,7 +37,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use watch::Watched;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Maximum number of lists; each is searched in turn.
 const LISTS_MAX: usize = 64;
 /// Largest list, in bytes.

@@ -26,6 +26,7 @@ pub mod policy;
 pub mod record;
 pub mod reminder;
 pub mod suggest;
+pub mod time;
 pub mod topic;
 pub mod zone;
 
@@ -35,7 +36,7 @@ pub use topic::Topic;
 /// Longest id, in bytes, of a user, client, appointment, device, session or event.
 pub const ID_BYTES_MAX: usize = 512;
 /// How far an event's `time` may be ahead of its record's own timestamp.
-pub const AHEAD_MS_MAX: i64 = 5 * 60 * 1000;
+pub const AHEAD_MS_MAX: i64 = 5 * time::MINUTE_MS;
 /// The tenant of callers that specify none.
 pub const DEFAULT_TENANT: &str = "default";
 

@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// None of an attacker's attempts, or of the users' logins, has a score.
     #[error("no {0} login has a score: use more users or more days")]
-    Nobody(&'static str),
+    NoScores(&'static str),
     /// A target outside of its range.
     #[error("--target-tpr {0}: a share above 0, at most 1")]
     Target(f64),
@@ -154,7 +154,7 @@ impl CalibrationResult {
         }
         let people: Vec<f64> = replayed.people.iter().flatten().filter_map(|scored| scored.score).collect();
         if people.is_empty() {
-            return Err(Error::Nobody("legitimate"));
+            return Err(Error::NoScores("legitimate"));
         }
         let curve = |attacker| curve(replayed, attacker, target_tpr);
         let curves = Author::ATTACKERS.into_iter().map(curve).collect::<Result<Vec<_>, _>>()?;
@@ -181,7 +181,7 @@ fn curve(replayed: &Replayed, attacker: Author, target_tpr: f64) -> Result<Curve
     let attacks = || all().filter_map(|scored| Some((scored.score?, scored.baseline)));
     let scores = Scores::new(people().map(|(score, _)| score), attacks().map(|(score, _)| score));
     let baselines = Scores::new(people().map(|(_, baseline)| baseline), attacks().map(|(_, baseline)| baseline));
-    let threshold = scores.threshold_for(target_tpr).ok_or(Error::Nobody(attacker.name()))?;
+    let threshold = scores.threshold_for(target_tpr).ok_or(Error::NoScores(attacker.name()))?;
     let baseline = baselines.at(BASELINE_AT);
     Ok(Curve {
         attacker,

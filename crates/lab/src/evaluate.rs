@@ -77,14 +77,14 @@ pub struct EvaluationSummary {
     pub answers: Vec<(&'static str, u64)>,
     /// The results of training on the appointments up to `train_until`, by tenant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub taught: Vec<Taught>,
+    pub taught: Vec<TrainingResult>,
     /// Measures of the scored rows with a label or an outcome, limited to the rows of the summary.
     pub measures: Vec<Measure>,
 }
 
 /// The result of training for one tenant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Taught {
+pub struct TrainingResult {
     /// The tenant.
     pub tenant: String,
     /// Rows that the model was trained on; 0 if there is none.
@@ -93,14 +93,14 @@ pub struct Taught {
     pub refused: Option<String>,
 }
 
-impl Taught {
-    fn new(tenant: &str, learnt: &Result<NoShowModel, TrainingRefusal>) -> Self {
-        let rows = learnt.as_ref().map_or(0, |model| model.training.rows);
-        Self { tenant: tenant.to_owned(), rows, refused: learnt.as_ref().err().map(TrainingRefusal::to_string) }
+impl TrainingResult {
+    fn new(tenant: &str, trained: &Result<NoShowModel, TrainingRefusal>) -> Self {
+        let rows = trained.as_ref().map_or(0, |model| model.training.rows);
+        Self { tenant: tenant.to_owned(), rows, refused: trained.as_ref().err().map(TrainingRefusal::to_string) }
     }
 }
 
-impl fmt::Display for Taught {
+impl fmt::Display for TrainingResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.refused {
             Some(why) => write!(f, "tenant {}: two counters; {why}", self.tenant),

@@ -32,6 +32,7 @@ use attack::Attack;
 use client::Appearance;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::login::{Attempt, Login, LoginFact};
+use foretell_events::time::{DAY_MS, HOUR_MS};
 use foretell_events::{DEFAULT_TENANT, Envelope, Event};
 use person::{LoginVisit, Person, Stream};
 use serde_json::Value;
@@ -39,8 +40,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use world::Spot;
 
-const HOUR_MS: i64 = 60 * 60 * 1000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:simulated";
 /// The beginning: a Monday, 2024-01-01T00:00:00Z.

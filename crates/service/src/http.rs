@@ -55,6 +55,7 @@ pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
 use crate::decisions::Recorder;
+use crate::instance::Ports;
 use crate::limiter::Limiter;
 use crate::policies::Policies;
 use answer::ViewPosition;
@@ -68,14 +69,10 @@ use foretell_domain::score::no_show;
 use foretell_domain::view::lookup::{self, Lookup};
 use foretell_engine::ingest::Ingest;
 use foretell_engine::jobs::Jobs;
-use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::progress::Progress;
 use foretell_engine::rows::Rows;
-use foretell_enrich::Enricher;
 use foretell_events::Topic;
-use foretell_ports::clock::Clock;
-use foretell_ports::log::{Log, Retention};
-use foretell_ports::store::Store;
+use foretell_ports::log::Retention;
 use lanes::Lanes;
 use problem::{Problem, ProblemCode};
 use refusals::Refusals;
@@ -114,20 +111,14 @@ fn version(settings: &impl Serialize) -> String {
 /// The components that the API uses.
 #[derive(Clone)]
 pub struct Parts {
-    /// Where events are appended, and where the stream reads.
-    pub log: Arc<dyn Log>,
-    /// Where checkpoints are, for operators.
-    pub store: Arc<dyn Store>,
+    /// Log, store, clock and data files.
+    pub ports: Ports,
     /// The views; the same instance that `progress` was started with.
     pub rows: Arc<Rows>,
     /// How far the views are folded.
     pub progress: Arc<Progress>,
-    /// The current time.
-    pub clock: Arc<dyn Clock>,
     /// The API keys; none: every caller may do everything.
     pub keys: Option<Keys>,
-    /// Data files about addresses.
-    pub enricher: Arc<Enricher>,
     /// The policies that tenants have published.
     pub policies: Policies,
     /// Scores visits.
@@ -140,10 +131,6 @@ pub struct Parts {
     pub retention: Retention,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
-    /// Notices that `/readyz?verbose` also shows to operators, for example that the store may lose acknowledged writes.
-    pub notices: Vec<String>,
-    /// Records in wrong partitions, also shown by `/readyz?verbose`.
-    pub misplaced: Arc<Misplaced>,
     /// Long-running work for operators.
     pub jobs: Jobs,
     /// Cancelled when the process drains: streams end, and it is no longer ready.
@@ -162,18 +149,18 @@ pub struct Api {
     documents: Arc<Limiter<1>>,
     bodies: Arc<Limiter<1>>,
     streams: Arc<Limiter<1>>,
-    agendas: Lanes,
+    agenda_lanes: Lanes,
     /// For large batches, and for scores by policies that take long.
-    long: Lanes,
+    slow_lanes: Lanes,
     refusals: Refusals,
     /// There are no keys, and only programs on this machine can connect, which includes pages in its browsers.
     is_open_to_browsers: bool,
     /// Look-ups of decisions in progress.
     lookups: Arc<Limiter<1>>,
     /// Searches the log for decisions.
-    looks: Lanes,
+    lookup_lanes: Lanes,
     /// One change of a policy at a time; of each tenant, at most one waits for that.
-    changes: Lanes,
+    policy_lanes: Lanes,
     tail: stream::tail::Shared,
     tickets: tickets::Tickets,
 }
@@ -190,40 +177,40 @@ impl Api {
     /// An API over these components.
     pub fn new(parts: Parts) -> Arc<Self> {
         let config = &parts.config;
-        let ingest =
-            Ingest::new(parts.log.clone(), parts.clock.clone(), parts.enricher.clone(), parts.topic_prefix.clone());
+        let Ports { log, clock, enricher, .. } = parts.ports.clone();
+        let ingest = Ingest::new(log, clock, enricher, parts.topic_prefix.clone());
         let shared = |all: usize, tenant: usize| Limiter::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
             requests: shared(config.requests_max, config.requests_tenant_max),
             documents: shared(admission::DOCUMENTS_MAX, admission::DOCUMENTS_MAX),
             bodies: Limiter::with_share([config.bodies_bytes_max], [config.bodies_bytes_max / 2]),
             streams: shared(config.streams_max, config.streams_tenant_max),
-            agendas: Lanes::new(lanes::lanes(config.agendas_max), config.agendas_tenant_max),
-            long: Lanes::new(lanes::lanes(0) + 1, lanes::lanes(0)),
+            agenda_lanes: Lanes::new(lanes::lanes(config.agendas_max), config.agendas_tenant_max),
+            slow_lanes: Lanes::new(lanes::lanes(0) + 1, lanes::lanes(0)),
             refusals: Refusals::default(),
             is_open_to_browsers: parts.keys.is_none() && guard::is_loopback(&config.listen),
             parts,
             ingest,
             lookups: Limiter::new([decisions::WAITING_MAX]),
-            looks: Lanes::new(decisions::LOOKUPS_MAX, decisions::LOOKUPS_MAX / 2),
-            changes: Lanes::new(1, 1),
+            lookup_lanes: Lanes::new(decisions::LOOKUPS_MAX, decisions::LOOKUPS_MAX / 2),
+            policy_lanes: Lanes::new(1, 1),
             tail: stream::tail::Shared::default(),
             tickets: tickets::Tickets::new(),
         })
     }
 
     /// Logs refused requests that were not logged at once, until shutdown.
-    pub async fn tell_refusals(self: Arc<Self>) {
-        const LOOK: Duration = Duration::from_secs(5);
-        while tokio::time::timeout(LOOK, self.shutdown.cancelled()).await.is_err() {
-            self.refusals.tell_due();
+    pub async fn log_refusals(self: Arc<Self>) {
+        const INTERVAL: Duration = Duration::from_secs(5);
+        while tokio::time::timeout(INTERVAL, self.shutdown.cancelled()).await.is_err() {
+            self.refusals.log_due();
         }
-        self.refusals.tell_due();
+        self.refusals.log_due();
     }
 
     /// How far the partition of a subject is folded. To be called before its rows are read.
-    fn standing(&self, family: Family, tenant: &str, subject: &str) -> ViewPosition {
-        let partitions = self.log.partitions(family.topic());
+    fn view_position(&self, family: Family, tenant: &str, subject: &str) -> ViewPosition {
+        let partitions = self.ports.log.partitions(family.topic());
         let key = foretell_events::key::of(tenant, subject);
         self.progress.view(family, foretell_events::key::partition(key.as_bytes(), partitions)).into()
     }
@@ -237,7 +224,7 @@ impl Api {
     }
 
     fn topic_name(&self, topic: Topic) -> String {
-        foretell_ports::log::present_name(self.log.as_ref(), &self.topic_prefix, topic)
+        foretell_ports::log::present_name(self.ports.log.as_ref(), &self.topic_prefix, topic)
     }
 }
 

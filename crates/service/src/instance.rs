@@ -173,7 +173,7 @@ impl Instance {
     ///
     /// Fatal if they are the fold of another topic.
     pub async fn ensure_pointer(&self, family: Family) -> Result<(), Error> {
-        family.with_fold(self.config.fold.clone(), Pointing(self)).await
+        family.with_fold(self.config.fold.clone(), EnsuringPointer(self)).await
     }
 
     /// Folds a family until shutdown; `tasks` returns what the owners of a generation also do.
@@ -183,7 +183,7 @@ impl Instance {
         tasks: impl Fn(Generation) -> Tasks + Send + 'static,
         shutdown: CancellationToken,
     ) -> BoxFuture<'static, Result<(), Error>> {
-        family.with_fold(self.config.fold.clone(), Keeping { instance: self, tasks, shutdown })
+        family.with_fold(self.config.fold.clone(), FamilyRun { instance: self, tasks, shutdown })
     }
 
     /// The tasks of the owners of a family's generations.
@@ -253,27 +253,20 @@ impl Instance {
     ///
     /// Without `keys`, requests need no key. The API drains when `shutdown` is cancelled.
     pub fn parts(&self, jobs: Jobs, keys: Option<Keys>, shutdown: CancellationToken) -> Parts {
-        let (Ports { log, store, clock, enricher, notices, misplaced, .. }, config) =
-            (self.ports.clone(), &self.config);
-        let rows = self.rows.clone();
-        let progress =
-            Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
+        let (Ports { log, store, clock, .. }, config) = (self.ports.clone(), &self.config);
+        let decisions = Recorder::start(log.clone(), &config.decisions);
+        let progress = Progress::start(log, store, self.rows.clone(), clock, config.progress.clone());
         Parts {
-            decisions: Recorder::start(log.clone(), &config.decisions),
-            log,
-            store,
-            rows,
+            ports: self.ports.clone(),
+            rows: self.rows.clone(),
             progress: Arc::new(progress),
-            clock,
             keys,
-            enricher,
+            decisions,
             policies: self.policies.clone(),
             assessor: self.assessor.clone(),
             scoring: Scoring::new(config.no_show.clone(), config.fold.time_zone_default.clone()),
             retention: config.retention,
             topic_prefix: config.topic_prefix.clone(),
-            notices,
-            misplaced,
             jobs,
             shutdown,
             config: config.http.clone(),
@@ -286,9 +279,9 @@ impl Instance {
 }
 
 /// Reads or creates the pointer of a family.
-struct Pointing<'a>(&'a Instance);
+struct EnsuringPointer<'a>(&'a Instance);
 
-impl<'a> FoldVisitor for Pointing<'a> {
+impl<'a> FoldVisitor for EnsuringPointer<'a> {
     type Output = BoxFuture<'a, Result<(), Error>>;
 
     fn visit<F: Fold>(self, fold: F) -> Self::Output {
@@ -297,13 +290,13 @@ impl<'a> FoldVisitor for Pointing<'a> {
 }
 
 /// Folds a family until shutdown.
-struct Keeping<'a, T> {
+struct FamilyRun<'a, T> {
     instance: &'a Instance,
     tasks: T,
     shutdown: CancellationToken,
 }
 
-impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for Keeping<'_, T> {
+impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for FamilyRun<'_, T> {
     type Output = BoxFuture<'static, Result<(), Error>>;
 
     fn visit<F: Fold>(self, fold: F) -> Self::Output {

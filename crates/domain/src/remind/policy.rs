@@ -9,6 +9,7 @@ use crate::view::client::Start;
 use crate::view::sent::MANUAL_STEP;
 use foretell_events::appointment::{Channel, QuietHours};
 use foretell_events::policy::{self, Invalid};
+use foretell_events::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use foretell_events::zone;
 use jiff::civil::{Date, Weekday};
 use serde::{Deserialize, Serialize};
@@ -30,10 +31,6 @@ pub(crate) const STEP_ID_BYTES_MAX: usize = 64;
 pub(crate) const TEMPLATE_BYTES_MAX: usize = 256;
 /// How long after the booking a step at the booking may still be announced.
 const AT_BOOKING_MS: i64 = 24 * HOUR_MS;
-
-const MINUTE_MS: i64 = 60 * 1000;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Which reminders are sent, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

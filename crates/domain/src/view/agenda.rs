@@ -10,9 +10,6 @@ use foretell_events::key;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Milliseconds of an hour.
-pub const HOUR_MS: i64 = 60 * 60 * 1000;
-
 /// The address of a client's row in a bucket of `view`: the agenda, or the announced.
 pub fn row_key(view: View, bucket: Bucket, tenant: &str, client_id: &str) -> RowKey {
     RowKey::in_bucket(view, bucket, key::of(tenant, client_id))

@@ -4,12 +4,13 @@
 //! due, and finds in it the announcements whose start is no longer valid. For that, announcements are also listed by
 //! the hour of the start that they named, and a [`Calendar`] lists the hours with any, however far ahead.
 
-use super::agenda::{self, HOUR_MS};
+use super::agenda;
 use super::recent::RecentEvents;
 use super::{AggregateView, Contribution, Delta, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use crate::address::{Bucket, Family, RowKey, View};
 use foretell_events::appointment::Channel;
 use foretell_events::reminder::{Announcement, ReminderFact};
+use foretell_events::time::HOUR_MS;
 use foretell_events::{Event, Fact, key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -12,9 +12,10 @@
 
 use super::{Rows, decode, partition};
 use foretell_domain::address::{Bucket, Family, Generation, View};
-use foretell_domain::view::agenda::{Agenda, HOUR_MS};
+use foretell_domain::view::agenda::Agenda;
 use foretell_domain::view::client::{self, Client};
 use foretell_events::key;
+use foretell_events::time::HOUR_MS;
 use foretell_ports::Error;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};

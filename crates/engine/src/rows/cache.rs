@@ -38,7 +38,7 @@ macro_rules! cached {
 
 cached!(Feature, Lead);
 
-/// The generation, era and key that a merged row was read from.
+/// The generation, cache version and key that a merged row was read from.
 pub(super) type CacheKey = (Generation, u64, RowKey);
 
 /// A merged row, and when its read began.

@@ -5,10 +5,10 @@
 
 use super::{local, timestamp};
 use crate::appointment::QuietHours;
+use crate::time::DAY_MS;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Clock changes within one period of quiet hours; no zone has had more than two within a day.
 const CHANGES_MAX: usize = 8;
 

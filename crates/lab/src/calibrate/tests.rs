@@ -97,9 +97,9 @@ fn what_cannot_be_calibrated_is_refused_with_a_sentence() {
         assert!(error.to_string().starts_with("a file: event \"x1\" has no label"), "{error}");
     }
     let first = replay(&load(line(r#","label":"legitimate""#).as_bytes())).unwrap();
-    assert_eq!(CalibrationResult::new(&first, 0.98), Err(Error::Nobody("legitimate")), "a first login has no score");
+    assert_eq!(CalibrationResult::new(&first, 0.98), Err(Error::NoScores("legitimate")), "a first login has no score");
     let people = vec![vec![FIRST, scored(0.5)]];
-    assert_eq!(CalibrationResult::new(&Replayed { people, attacks: vec![] }, 0.98), Err(Error::Nobody("naive")));
+    assert_eq!(CalibrationResult::new(&Replayed { people, attacks: vec![] }, 0.98), Err(Error::NoScores("naive")));
     for target in [0.0, -1.0, 1.1, f64::NAN] {
         assert!(matches!(CalibrationResult::new(&first, target), Err(Error::Target(_))), "{target}");
     }

@@ -5,7 +5,7 @@
 //! Before that, and for all other tenants, two counters are used. Later outcomes only recalibrate the model, once per
 //! day of the replay, with the function that calibrates in service.
 
-use super::{AppointmentOptions, At, EvaluationSummary, Measure, Progress, Taught};
+use super::{AppointmentOptions, At, EvaluationSummary, Measure, Progress, TrainingResult};
 use crate::source::SourceData;
 use crate::train::history::TrainingHistory;
 use crate::train::moments::{Moment, Replay, TrainingVisit};
@@ -84,7 +84,7 @@ struct Judge<'a> {
     /// The training data; none if nothing is trained, or the training is finished.
     history: Option<TrainingHistory>,
     models: BTreeMap<String, Taken>,
-    taught: Vec<Taught>,
+    taught: Vec<TrainingResult>,
     scored: Vec<Scored>,
     /// The latest outcome of each visit.
     outcomes: HashMap<TrainingVisit, &'static str>,
@@ -114,7 +114,7 @@ impl<'a> Judge<'a> {
             let config = &self.options.score;
             let set = TrainingSet { rows: &rows, names: &names, until_ms: Some(until_ms), config };
             let trained = train::train(set, &mut |_, _| ControlFlow::Continue(()));
-            self.taught.push(Taught::new(&tenant, &trained));
+            self.taught.push(TrainingResult::new(&tenant, &trained));
             let taken = |model| Taken { model, calibration: Calibration::default(), day: i64::MIN };
             self.models.extend(trained.ok().map(|model| (tenant, taken(model))));
         }

@@ -4,8 +4,8 @@
 //! "User-Agent Reduction"). All users of the same version of the same browser on the same system therefore share one
 //! user agent.
 
-use super::DAY_MS;
 use crate::source::draw::Sequence;
+use foretell_events::time::DAY_MS;
 
 /// How long after a release a device is updated, in days on average: "the majority of users within two weeks"
 /// (Chromium's release cycle).

@@ -1,12 +1,10 @@
 //! A person: home and work, devices, login times, and travel.
 
-use super::DAY_MS;
 use super::client::{Appearance, Class, Client};
 use super::trip::{Trip, trips};
 use super::world::{COUNTRIES, Home, Kind, Network, Spot, Town};
 use crate::source::draw::{Draw, Sequence};
-
-const MINUTE_MS: i64 = 60 * 1000;
+use foretell_events::time::{DAY_MS, MINUTE_MS};
 
 /// Logins per year: log-normal, 24 on average. The telephone company of the second publication saw 9.5 attempts per
 /// account and year; a service with shorter sessions has more. With this deviation a tenth of the accounts makes

@@ -4,8 +4,8 @@
 //! (RFC 6996) and their addresses are in 10.0.0.0/8, one /16 per network, as in the public RBA data set. Networks that
 //! give their customers IPv6 have addresses in fd00::/8, one /16 per network; the publications had only IPv4.
 
-use super::HOUR_MS;
 use crate::source::draw::{Draw, Sequence};
+use foretell_events::time::HOUR_MS;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The first private autonomous system number.

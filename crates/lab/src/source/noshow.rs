@@ -12,13 +12,12 @@ use super::table::{Column, ColumnAt, Fields, Kind, Table, TableRow, number, text
 use super::{Error, Origin, Rows, Sourced};
 use foretell_events::Event;
 use foretell_events::codec;
+use foretell_events::time::DAY_MS;
 use serde_json::{Map, Value, json};
 use std::io::BufRead;
 
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:import:noshow";
-
-const DAY_MS: i64 = 86_400_000;
 
 const IDS: [Column; 2] = [text("AppointmentID", "appointment_id"), text("PatientId", "client_id")];
 

@@ -10,6 +10,7 @@ use foretell_domain::score::no_show::model::{
 };
 use foretell_domain::view::lead;
 use foretell_events::policy::DOCUMENT_BYTES_MAX;
+use foretell_events::time::DAY_MS;
 use std::collections::BTreeMap;
 
 /// Maximum number of attributes that are candidates: those that most rows have.
@@ -30,7 +31,6 @@ const WEIGHT_BYTES_MAX: usize = 16;
 /// While the log is young, counts of a client's past grow with the log and not with the client; they are candidates
 /// only if the rows span at least this many days.
 const HISTORY_DAYS_MIN: i64 = 180;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Terms that are accepted or rejected together.
 pub(super) type Candidate = Vec<Term>;

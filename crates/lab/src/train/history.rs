@@ -50,8 +50,9 @@ pub struct HashedNames {
 
 impl HashedNames {
     fn observe(&mut self, event: &Event) {
-        match &event.fact {
-            Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
+        let Fact::Appointment(fact) = &event.fact else { return };
+        match fact {
+            AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => {
                 self.add_all(&booking.attributes);
                 for (name, text) in [
                     ("service", &booking.service),
@@ -63,12 +64,22 @@ impl HashedNames {
                     }
                 }
             }
-            Fact::Appointment(AppointmentFact::ClientUpdated(update)) => {
+            AppointmentFact::ClientUpdated(update) => {
                 if let foretell_events::appointment::FieldUpdate::Set(attributes) = &update.attributes {
                     self.add_all(attributes);
                 }
             }
-            _ => {}
+            // Without attributes.
+            AppointmentFact::Confirmed(_)
+            | AppointmentFact::Attended(_)
+            | AppointmentFact::Missed(_)
+            | AppointmentFact::Cancelled(_)
+            | AppointmentFact::Deleted(_)
+            | AppointmentFact::ClientErased(_)
+            | AppointmentFact::ReminderRequested(_)
+            | AppointmentFact::ReminderDelivered(_)
+            | AppointmentFact::ReminderFailed(_)
+            | AppointmentFact::ReminderConfirmed(_) => {}
         }
     }
 

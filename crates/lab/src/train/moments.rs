@@ -18,10 +18,9 @@ use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::outcome::{self, DayOutcomes};
 use foretell_domain::view::{Aggregate, Limits, Merge, RecordPosition};
 use foretell_events::appointment::{AppointmentFact, Booking};
+use foretell_events::time::DAY_MS;
 use foretell_events::{Event, Fact, key};
 use std::collections::{BTreeSet, HashSet};
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The moment at which an appointment is scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,10 +8,10 @@ use foretell_domain::score::no_show::Config;
 use foretell_domain::score::no_show::model::Term;
 use foretell_domain::view::Limits;
 use foretell_events::appointment::{AppointmentFact, AppointmentRef, Booking, Cancellation, Scalar, StartsAt};
+use foretell_events::time::DAY_MS;
 use foretell_events::{Envelope, Event, Fact};
 use std::collections::BTreeMap;
 
-const DAY_MS: i64 = 86_400_000;
 const CLIENTS: u64 = 400;
 
 /// A number from 0 to 1 that is fixed for each visit.

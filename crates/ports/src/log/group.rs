@@ -293,7 +293,7 @@ impl Owned {
                 Stage::Waits(started) => match started.await {
                     Ok(from) => self.stage = Stage::Opens(from),
                     Err(_) => {
-                        self.give_back();
+                        self.release();
                         return Err(Error::retry(OPERATION, "no start offset was sent, so the partition was released"));
                     }
                 },
@@ -307,7 +307,7 @@ impl Owned {
         }
     }
 
-    fn give_back(&mut self) {
+    fn release(&mut self) {
         self.stage = Stage::Over;
         self.groups.with(&self.key, |group| group.release(self.partition, self.assignment));
     }

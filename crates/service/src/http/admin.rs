@@ -88,8 +88,8 @@ pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<Topic
     let mut topics = Vec::new();
     for topic in Topic::ALL {
         let mut partitions = Vec::new();
-        for partition in 0..api.log.partitions(topic) {
-            let extent = api.log.extent(topic, partition).await.map_err(unreadable)?;
+        for partition in 0..api.ports.log.partitions(topic) {
+            let extent = api.ports.log.extent(topic, partition).await.map_err(unreadable)?;
             partitions.push((extent.start, extent.end));
         }
         topics.push(TopicState { topic: api.topic_name(topic), partitions });
@@ -101,7 +101,7 @@ pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<Topic
 pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<PositionState>>, Problem> {
     let mut positions = Vec::new();
     for family in Family::ALL {
-        let pointer = api.store.pointer(family).await.map_err(unreadable)?;
+        let pointer = api.ports.store.pointer(family).await.map_err(unreadable)?;
         let pointer = pointer.ok_or_else(|| {
             let detail = format!(
                 "no views of {} have been folded into this store yet; `foretell serve` folds them",
@@ -111,9 +111,9 @@ pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<Po
         })?;
         let building = pointer.building(family).map(|generation| (generation, GenerationRole::Building));
         for (generation, stage) in iter::once((pointer.serving(family), GenerationRole::Serving)).chain(building) {
-            for partition in 0..api.log.partitions(family.topic()) {
-                let checkpoint = api.store.checkpoint(generation, partition).await.map_err(unreadable)?;
-                let extent = api.log.extent(family.topic(), partition).await.map_err(unreadable)?;
+            for partition in 0..api.ports.log.partitions(family.topic()) {
+                let checkpoint = api.ports.store.checkpoint(generation, partition).await.map_err(unreadable)?;
+                let extent = api.ports.log.extent(family.topic(), partition).await.map_err(unreadable)?;
                 let lag_ms = api.progress.view(family, partition).lag_ms;
                 positions.push(PositionState {
                     family,

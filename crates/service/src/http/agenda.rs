@@ -172,15 +172,15 @@ pub(super) async fn list(
     query: Result<Query<query::Query>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(ProblemCode::MalformedRequest, rejection.body_text()))?;
-    let query = AgendaQuery::read(&query, api.clock.now_ms())?;
+    let query = AgendaQuery::read(&query, api.ports.clock.now_ms())?;
     let (listing, tenant) = (api.clone(), caller.tenant.clone());
     // Serialized there, too: a long list is half a megabyte.
     let listed = async move { listed(&listing, &tenant, &query).await.map(|answer| Json(answer).into_response()) };
-    api.agendas.run(&caller.tenant, listed).await?
+    api.agenda_lanes.run(&caller.tenant, listed).await?
 }
 
 async fn listed(api: &Api, tenant: &str, query: &AgendaQuery) -> Result<AgendaAnswer, Problem> {
-    let view = (0..api.log.partitions(Family::Appointments.topic()))
+    let view = (0..api.ports.log.partitions(Family::Appointments.topic()))
         .map(|partition| api.progress.view(Family::Appointments, partition).into())
         .collect();
     let page = Page::read(api, tenant, query).await?;

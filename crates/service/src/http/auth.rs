@@ -215,7 +215,9 @@ fn with_ticket(api: &Api, ticket: &str, headers: &HeaderMap) -> Result<Sender, P
     }
     let detail = "the ticket was used, is older than a minute, or was issued by another process: \
                   get another one with POST /v1/streams/tickets";
-    api.tickets.redeem(ticket, api.clock.now_ms()).ok_or_else(|| Problem::new(ProblemCode::Unauthenticated, detail))
+    api.tickets
+        .redeem(ticket, api.ports.clock.now_ms())
+        .ok_or_else(|| Problem::new(ProblemCode::Unauthenticated, detail))
 }
 
 impl Sender {

@@ -130,8 +130,8 @@ pub(super) async fn client(
     caller: Caller,
     Ids(client_id): Ids<String>,
 ) -> Result<Json<ClientAnswer>, Problem> {
-    let now_ms = api.clock.now_ms();
-    let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
+    let now_ms = api.ports.clock.now_ms();
+    let view = api.view_position(Family::Appointments, &caller.tenant, &client_id);
     let client = api.rows.client(&caller.tenant, &client_id).await.map_err(answer::unreadable)?;
     // The row of an erased client is empty.
     let known = |client: &Client| !client.appointments.is_empty() || client.updated_at_ms.is_some();
@@ -173,7 +173,7 @@ pub(super) async fn appointment(
     Ids(appointment_id): Ids<String>,
 ) -> Result<Json<AppointmentView>, Problem> {
     let client_id = api.client_of(&caller.tenant, &appointment_id).await?;
-    let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
+    let view = api.view_position(Family::Appointments, &caller.tenant, &client_id);
     let visits = Visits::read(&api, &caller.tenant, &client_id).await?;
     let (appointment, start) = visits.placed(&appointment_id)?;
     let reminders = visits.story(&api, &appointment_id).into_iter().map(reminder).collect();
@@ -222,7 +222,7 @@ impl Visits {
         let ((client, lead), sent, policy) =
             futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
         let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
-        let basis = api.assessor.with(lead, tenant, api.clock.now_ms(), deadline).await;
+        let basis = api.assessor.with(lead, tenant, api.ports.clock.now_ms(), deadline).await;
         Ok(Self { key: key::of(tenant, client_id), client, sent, policy, basis })
     }
 
@@ -235,7 +235,7 @@ impl Visits {
     }
 
     pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::PlannedReminder> {
-        let now_ms = api.clock.now_ms();
+        let now_ms = api.ports.clock.now_ms();
         let Self { key, client, sent, policy, basis } = self;
         let risks = risk::risks(client, basis, now_ms);
         let context = PlanContext { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };

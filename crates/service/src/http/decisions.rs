@@ -143,13 +143,13 @@ fn unknown() -> Problem {
 /// A tenant's decision; waits a little for one that was just made.
 async fn find(api: &Api, tenant: &str, id: &str) -> Result<StoredDecision, Problem> {
     let id = Id::parse(id).ok_or_else(unknown)?;
-    let now_ms = api.clock.now_ms();
+    let now_ms = api.ports.clock.now_ms();
     let since_ms = now_ms - api.retention.ms(Topic::Decisions).unwrap_or(now_ms);
     if id.at_ms() < since_ms {
         return Err(unknown());
     }
-    let mut lookup = DecisionLookup::new(api.log.as_ref(), tenant, id);
-    let turn = api.looks.acquire(tenant).await;
+    let mut lookup = DecisionLookup::new(api.ports.log.as_ref(), tenant, id);
+    let turn = api.lookup_lanes.acquire(tenant).await;
     let found = find_now(&mut lookup).await?;
     drop(turn);
     let record = match found {

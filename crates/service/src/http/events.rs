@@ -126,7 +126,7 @@ pub(super) async fn post(
                 let body = packed.unpacked(intake.config.body_bytes_max)?;
                 read(&intake, &caller, &headers, &body)
             };
-            api.long.run(&tenant, long).await??
+            api.slow_lanes.run(&tenant, long).await??
         }
     };
     let deadline = wait.map(|wait| Instant::now() + wait);

@@ -80,9 +80,9 @@ pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
 }
 
 fn notices(api: &Api) -> Vec<String> {
-    let files = api.enricher.problems().into_iter().chain(api.enricher.stale());
-    let misplaced = api.misplaced.notices(Instant::now());
-    api.notices.iter().cloned().chain(files).chain(misplaced).collect()
+    let files = api.ports.enricher.problems().into_iter().chain(api.ports.enricher.stale());
+    let misplaced = api.ports.misplaced.notices(Instant::now());
+    api.ports.notices.iter().cloned().chain(files).chain(misplaced).collect()
 }
 
 /// Metrics in the text format of Prometheus.

@@ -91,7 +91,7 @@ pub(super) async fn append(
             request.first(api, &tenant, &user_id).await?.unwrap_or(unknown)
         }
     };
-    let partitions = api.log.partitions(Topic::Logins);
+    let partitions = api.ports.log.partitions(Topic::Logins);
     let partition = key::partition(key::of(&tenant, &user_id).as_bytes(), partitions);
     let position = Position { topic: Topic::Logins, partition, offset: first.offset };
     let folded = wait.map(|_| Folded::Yes(vec![first.outcome]));

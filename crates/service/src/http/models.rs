@@ -134,7 +134,7 @@ pub(super) async fn put(
 
 async fn shown(api: &Api, tenant: &str) -> Result<(ModelAnswer, Latest), Problem> {
     let active = api.assessor.models().read(tenant).await.map_err(answer::unreadable)?;
-    let review = api.assessor.review(tenant, &active, api.clock.now_ms()).await.map_err(answer::unreadable)?;
+    let review = api.assessor.review(tenant, &active, api.ports.clock.now_ms()).await.map_err(answer::unreadable)?;
     let model = active.policy.model.as_deref();
     let NoShowModelVersion { id, version } = match model {
         Some(_) => NoShowModelVersion { id: TRAINED, version: active.version.clone().into() },

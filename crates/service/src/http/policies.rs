@@ -201,7 +201,7 @@ pub(super) async fn replace(
         .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
     let change = PolicyChange { kind, tenant, document, preconditions, request };
     // Changes in this process are made one after the other, and tenants take turns; the fence is for other processes.
-    let _turn = api.changes.acquire(tenant).await;
+    let _turn = api.policy_lanes.acquire(tenant).await;
     publish(api, change).await
 }
 
@@ -251,8 +251,8 @@ const INVALID_POLICY: &str = "INVALID_POLICY";
 async fn publish(api: &Api, change: PolicyChange<'_>) -> Result<(), Problem> {
     const PARTITION: u32 = 0;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
-    let mut fenced = api.log.fence(Topic::Policies, PARTITION).await.map_err(unwritable)?;
-    let end = api.log.extent(Topic::Policies, PARTITION).await.map_err(unwritable)?.end;
+    let mut fenced = api.ports.log.fence(Topic::Policies, PARTITION).await.map_err(unwritable)?;
+    let end = api.ports.log.extent(Topic::Policies, PARTITION).await.map_err(unwritable)?.end;
     let last = Position { topic: Topic::Policies, partition: PARTITION, offset: end - 1 };
     if end > 0 && !api.progress.wait(&[last], deadline).await {
         return Err(Problem::new(ProblemCode::ViewsUnavailable, "the policies are not folded yet"));

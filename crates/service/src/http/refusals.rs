@@ -48,7 +48,7 @@ impl Refusals {
     }
 
     /// Logs refusals whose pause is over.
-    pub(super) fn tell_due(&self) {
+    pub(super) fn log_due(&self) {
         self.due(Instant::now()).into_iter().for_each(log);
     }
 

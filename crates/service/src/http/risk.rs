@@ -237,10 +237,10 @@ struct LoginData {
     )
 )]
 pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Object) -> Result<WrittenJson, Problem> {
-    let now_ms = api.clock.now_ms();
+    let now_ms = api.ports.clock.now_ms();
     let mut input = body.read(|f| read_login(f, now_ms))?;
-    let mut warnings = input.complete(&api.enricher);
-    let view = api.standing(Family::Logins, &caller.tenant, &input.user_id);
+    let mut warnings = input.complete(&api.ports.enricher);
+    let view = api.view_position(Family::Logins, &caller.tenant, &input.user_id);
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let read = read_login_rows(&api, &caller.tenant, &input, deadline);
     let (active, read) = tokio::join!(api.policies.login.get(&caller.tenant, deadline), read);
@@ -285,7 +285,7 @@ async fn judged(
         let judged = input.judge(read, &active.policy)?;
         Ok((input, judged))
     };
-    if is_long { api.long.run(tenant, async move { judge() }).await? } else { judge() }
+    if is_long { api.slow_lanes.run(tenant, async move { judge() }).await? } else { judge() }
 }
 
 fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginInput {

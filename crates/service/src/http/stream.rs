@@ -120,10 +120,10 @@ pub(super) async fn reminders(
     let extents = extents(&api).await?;
     let cursor = begin(&api, from, &extents).await?;
     let ends: Vec<i64> = extents.iter().map(|extent| extent.end).collect();
-    let tail = api.tail.join(api.log.as_ref(), &ends).await.map_err(unreadable)?;
+    let tail = api.tail.join(api.ports.log.as_ref(), &ends).await.map_err(unreadable)?;
     let pulse = Duration::from_millis(api.config.stream_keep_alive_ms);
     let erased = Erased::new(api.rows.clone(), caller.tenant.clone());
-    let parts = sending::Parts { log: api.log.clone(), tail, tenant: caller.tenant, erased };
+    let parts = sending::Parts { log: api.ports.log.clone(), tail, tenant: caller.tenant, erased };
     let sending = StreamSender::new(parts, cursor, pulse);
     let blocks = stream::unfold((sending, Open::new(permit)), |(sending, open)| async {
         let (block, sending) = sending.next().await?;
@@ -192,8 +192,8 @@ impl From {
 
 async fn extents(api: &Api) -> Result<Vec<Extent>, Problem> {
     let mut extents = Vec::new();
-    for partition in 0..api.log.partitions(Topic::Reminders) {
-        extents.push(api.log.extent(Topic::Reminders, partition).await.map_err(unreadable)?);
+    for partition in 0..api.ports.log.partitions(Topic::Reminders) {
+        extents.push(api.ports.log.extent(Topic::Reminders, partition).await.map_err(unreadable)?);
     }
     Ok(extents)
 }

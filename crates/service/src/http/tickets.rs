@@ -60,7 +60,7 @@ pub(super) async fn create(
     _caller: Caller,
     Extension(sender): Extension<Sender>,
 ) -> Result<(StatusCode, Json<StreamTicket>), Problem> {
-    let now_ms = api.clock.now_ms();
+    let now_ms = api.ports.clock.now_ms();
     let ticket = api.tickets.issue(sender, now_ms)?;
     Ok((StatusCode::CREATED, Json(StreamTicket { ticket, expires_at: at(now_ms + TICKET_MS) })))
 }

@@ -67,8 +67,8 @@ pub(super) async fn get(
     caller: Caller,
     Ids(user_id): Ids<String>,
 ) -> Result<Json<UserAnswer>, Problem> {
-    let now_ms = api.clock.now_ms();
-    let view = api.standing(Family::Logins, &caller.tenant, &user_id);
+    let now_ms = api.ports.clock.now_ms();
+    let view = api.view_position(Family::Logins, &caller.tenant, &user_id);
     let user = api.rows.user(&caller.tenant, &user_id).await.map_err(answer::unreadable)?;
     // The row of an erased user is empty, and so is one that was created only by repeated events.
     let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());

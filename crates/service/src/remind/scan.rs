@@ -2,10 +2,11 @@
 
 use super::{ReminderTask, Serving};
 use foretell_domain::address::{Bucket, Generation, RowKey, View};
-use foretell_domain::view::agenda::{Agenda, HOUR_MS};
+use foretell_domain::view::agenda::Agenda;
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell_domain::view::sent::{self, Calendar, SentReminders};
 use foretell_engine::rows;
+use foretell_events::time::HOUR_MS;
 use foretell_ports::Error;
 use foretell_ports::store::Row;
 use serde::de::DeserializeOwned;

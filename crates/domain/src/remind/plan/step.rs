@@ -9,8 +9,8 @@ use foretell_events::appointment::Channel;
 use foretell_events::codec::bounds::VISITS_MAX;
 use foretell_events::codec::wall_clock;
 use foretell_events::reminder;
+use foretell_events::time::MINUTE_MS;
 
-const MINUTE_MS: i64 = 60 * 1000;
 /// Time until the next evaluation of a visit whose risk was unknown when a step needed it.
 const UNKNOWN_RISK_MS: i64 = MINUTE_MS;
 

@@ -6,13 +6,12 @@ use crate::view::client::AppointmentFold;
 use crate::view::{Fold, RecordPosition};
 use foretell_events::codec::{Defaults, decode_structured, rfc3339};
 use foretell_events::reminder::ReminderFact;
+use foretell_events::time::{DAY_MS, HOUR_MS};
 use foretell_events::{Position, Topic};
 use serde_json::{Value, json};
 
 /// 1 March 2026, 10:00 UTC.
 const NOW_MS: i64 = 1_772_359_200_000;
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 /// The reported period: the ten days before.
 const WINDOW: Range<i64> = NOW_MS - 10 * DAY_MS..NOW_MS;
 

@@ -14,11 +14,10 @@ use crate::view::feature::{Feature, FeatureLevel};
 use crate::view::user::{Coordinates, Success, User, address_hash};
 use foretell_events::agent;
 use foretell_events::login::Attempt;
+use foretell_events::time::{DAY_MS, HOUR_MS};
 use settings::{Dormant, Effect, Failures, FanOut, OwnAddress, Signals, Switch, Travel};
 use std::borrow::Cow;
 
-const HOUR_MS: i64 = 60 * 60 * 1000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 /// The window of SUCCESS_AFTER_FAILURES.
 pub(crate) const AFTER_FAILURES_WINDOW_MS: i64 = HOUR_MS;
 /// How far back another login at the same place is evidence that the user is at home in both places.

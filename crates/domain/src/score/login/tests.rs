@@ -4,12 +4,11 @@ use super::*;
 use crate::view::RecordPosition;
 use crate::view::user;
 use foretell_events::login::{Login, LoginFact};
+use foretell_events::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 
 const TENANT: &str = "t";
-const MINUTE_MS: i64 = 60_000;
-const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 /// When the attempts of the tables happen.
 const NOW_MS: i64 = 1_000 * DAY_MS;
 

@@ -13,11 +13,9 @@ use cel::context::VariableResolver;
 use foretell_events::appointment::Scalar;
 use foretell_events::login::Attempt;
 use foretell_events::suggest;
+use foretell_events::time::{DAY_MS, HOUR_MS};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
-
-const HOUR_MS: i64 = 60 * 60 * 1000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A variable, its type in CEL, and its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::score::logistic;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead;
 use crate::view::outcome::{DayOutcomes, Sample};
+use foretell_events::time::DAY_MS;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -44,8 +45,6 @@ pub struct CalibrationCase {
     /// Whether it was booked for the same day.
     pub is_same_day: bool,
 }
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The day, since the epoch, of an instant.
 pub fn day(at_ms: i64) -> i64 {

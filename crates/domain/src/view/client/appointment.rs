@@ -12,6 +12,7 @@ use super::placements::Placements;
 use super::snapshot::{Snapshot, Subject};
 use foretell_events::appointment::{CancelledBy, Channel, StartsAt};
 use foretell_events::codec::bounds::TIME_MS_END;
+use foretell_events::time::DAY_MS;
 use foretell_events::zone;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,8 +20,6 @@ use utoipa::ToSchema;
 /// A cancellation closer than this to the start is a late one.
 pub(crate) const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
-/// How long after its start an open visit counts as a future one: until its outcome is late.
-const DAY_MS: i64 = 1000 * DAY_S;
 
 /// The status of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -67,7 +67,7 @@ impl Footprint {
             AppointmentStatus::Missed => print.history.missed = 1,
             AppointmentStatus::Cancelled if appointment.is_late_cancelled() => print.history.late_cancelled = 1,
             AppointmentStatus::Cancelled => print.history.cancelled = 1,
-            _ => {}
+            AppointmentStatus::Booked | AppointmentStatus::Confirmed | AppointmentStatus::Deleted => {}
         }
         print
     }

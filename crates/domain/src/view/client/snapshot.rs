@@ -8,10 +8,10 @@
 use super::attribute::Attributes;
 use super::{Client, Start};
 use crate::view::lead;
+use foretell_events::time::DAY_MS;
 use foretell_events::zone;
 use serde::{Deserialize, Serialize};
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
 
 /// A visit as seen at one instant.

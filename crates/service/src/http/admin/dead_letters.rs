@@ -15,7 +15,7 @@ pub(in crate::http) async fn show(
     Path((partition, offset)): Path<(u32, i64)>,
 ) -> Result<Json<DeadLetterDetails>, Problem> {
     let id = Id { partition, offset };
-    let (log, clock, topic_prefix) = (api.log.clone(), api.clock.clone(), api.topic_prefix.clone());
+    let (log, clock, topic_prefix) = (api.ports.log.clone(), api.ports.clock.clone(), api.topic_prefix.clone());
     let shown = DeadLetters { log, clock, topic_prefix }.show(id).await.map_err(answer::unreadable)?;
     shown.map(Json).ok_or_else(|| Problem::new(ProblemCode::PathNotFound, format!("there is no dead letter {id}")))
 }

@@ -44,7 +44,7 @@ impl Page {
         let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
         let now_ms = query.list.now_ms;
         // Calibrated as of now, as every other answer is, and not as of the first page.
-        let basis = api.assessor.basis(tenant, api.clock.now_ms(), deadline).await.map_err(answer::unreadable)?;
+        let basis = api.assessor.basis(tenant, api.ports.clock.now_ms(), deadline).await.map_err(answer::unreadable)?;
         let after = query.after.as_ref().map(|cursor| cursor.last.clone());
         let (firsts, firsts_max) = (BTreeMap::new(), query.limit + 1);
         let mut page =

@@ -8,6 +8,7 @@ use crate::http::problem::{Problem, ProblemCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foretell_events::codec::{Fault, INVALID_VALUE, TOO_LONG, parse_rfc3339};
+use foretell_events::time::DAY_MS;
 use foretell_events::{AHEAD_MS_MAX, ID_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -17,7 +18,6 @@ pub(super) const WINDOW_MS_MAX: i64 = 31 * DAY_MS;
 /// Maximum visits of a page, and the default.
 pub(super) const LIMIT_MAX: usize = 1_000;
 const LIMIT_DEFAULT: usize = 100;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Windows end before this time, in the year 2248, far after any start that an event can contain.
 const WINDOW_MS_END: i64 = 1 << 43;
 

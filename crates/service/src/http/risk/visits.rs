@@ -129,7 +129,7 @@ pub(in crate::http) async fn appointment(
     caller: Caller,
     body: Object,
 ) -> Result<WrittenJson, Problem> {
-    let now_ms = api.clock.now_ms();
+    let now_ms = api.ports.clock.now_ms();
     let answered = match body.read(|f| read_visit(f, now_ms))? {
         VisitInput::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await,
         VisitInput::Booked(id) => match booked(&api, &caller.tenant, &id, now_ms).await {
@@ -158,7 +158,7 @@ pub(in crate::http) async fn booked_appointment(
     caller: Caller,
     Ids(id): Ids<String>,
 ) -> Result<WrittenJson, Problem> {
-    booked(&api, &caller.tenant, &id, api.clock.now_ms()).await.map(WrittenJson::from)
+    booked(&api, &caller.tenant, &id, api.ports.clock.now_ms()).await.map(WrittenJson::from)
 }
 
 fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitInput {
@@ -182,7 +182,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer
     let deadline = deadline(api);
     let (client_id, view, (client, lead)) = in_time(api, async {
         let client_id = api.client_of(tenant, id).await?;
-        let view = api.standing(Family::Appointments, tenant, &client_id);
+        let view = api.view_position(Family::Appointments, tenant, &client_id);
         let rows = api.rows.appointment(tenant, &client_id).await.map_err(answer::unreadable)?;
         Ok((client_id, view, rows))
     })
@@ -195,7 +195,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer
 }
 
 async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AnswerJson, Problem> {
-    let view = api.standing(Family::Appointments, tenant, &visit.client_id);
+    let view = api.view_position(Family::Appointments, tenant, &visit.client_id);
     let read = async { api.rows.appointment(tenant, &visit.client_id).await.map_err(answer::unreadable) };
     let deadline = deadline(api);
     let ((client, lead), degraded) = match in_time(api, read).await {

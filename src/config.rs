@@ -486,7 +486,7 @@ mod tests {
             (
                 "FORETELL__SCORE__NO_SHOW__RECALIBRATION_HALF_LIFE_DAYS",
                 "0.05",
-                vec!["score.no_show", "recalibration_half_life_days", "from 1"],
+                vec!["score.no_show", "recalibration_half_life_days", "1 or more"],
             ),
             ("FORETELL__FOLD__APPOINTMENT_REMINDERS_MAX", "16", vec!["fold.appointment_reminders_max", "at least 48"]),
             ("FORETELL__SCORE__LOGIN__DENY_AT", "0.1", vec!["score.login", "deny_at"]),

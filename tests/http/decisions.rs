@@ -588,8 +588,8 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
         reading: AtomicUsize::new(0),
         most: AtomicUsize::new(0),
     });
-    let instance =
-        Instance::with(world, Parts { ports: Ports { log: looked.clone(), ..world.ports() }, ..parts }).await;
+    let ports = Ports { log: looked.clone(), ..world.ports() };
+    let instance = Instance::with(world, Parts { ports, ..parts }).await;
     for n in 0..50 {
         let attempt = json!({"user_id": format!("u{n}"), "ip": "198.51.100.7"});
         assert_eq!(instance.post("/v1/risk/logins", &attempt).await.status, 200);

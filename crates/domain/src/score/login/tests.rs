@@ -4,7 +4,7 @@ use super::*;
 use crate::view::RecordPosition;
 use crate::view::user;
 use foretell_events::login::{Login, LoginFact};
-use foretell_events::time::{DAY_MS, HOUR_MS, MINUTE_MS};
+use foretell_events::time::{DAY_MS, MINUTE_MS};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 

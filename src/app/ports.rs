@@ -21,7 +21,8 @@ use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::LogAdmin;
 use foretell_ports::store::Store;
-use foretell_service::instance::{Instance, Ports};
+use foretell_service::instance::Instance;
+use foretell_service::ports::Ports;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

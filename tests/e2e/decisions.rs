@@ -136,7 +136,7 @@ async fn labelled_and_reported(deployment: &Deployment) {
 }
 
 /// The devices in verdicts.
-async fn verdicts(ports: &foretell_service::instance::Ports) -> Vec<Option<String>> {
+async fn verdicts(ports: &foretell_service::ports::Ports) -> Vec<Option<String>> {
     let mut devices = Vec::new();
     for partition in 0..ports.log.partitions(Topic::Logins) {
         let end = ports.log.extent(Topic::Logins, partition).await.expect("an extent").end;

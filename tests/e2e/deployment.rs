@@ -8,7 +8,7 @@ use foretell_domain::address::{Generation, View};
 use foretell_domain::view::cell::Cell;
 use foretell_events::{Topic, codec};
 use foretell_ports::clock::System;
-use foretell_service::instance::Ports;
+use foretell_service::ports::Ports;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -16,7 +16,7 @@ use foretell_domain::address::{Family, Generation, View};
 use foretell_domain::view::cell::Cell;
 use foretell_events::Topic;
 use foretell_ports::{Error, Kind};
-use foretell_service::instance::Ports;
+use foretell_service::ports::Ports;
 use futures::future::{join_all, try_join_all};
 use futures::stream::{self, StreamExt};
 use rdkafka::config::ClientConfig;

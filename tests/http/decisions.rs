@@ -13,7 +13,7 @@ use foretell_ports::Error;
 use foretell_ports::log::{self, Extent, Fenced, Log, Membership, Page, Reader};
 use foretell_service::decisions::{Config, Recorder};
 use foretell_service::http::Parts;
-use foretell_service::instance::Ports;
+use foretell_service::ports::Ports;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use foretell_enrich::{Config, Enricher};
 use foretell_events::{Topic, key};
 use foretell_ports::log::record_at;
 use foretell_service::http::Parts;
-use foretell_service::instance::Ports;
+use foretell_service::ports::Ports;
 use maxminddb_writer::Database;
 use maxminddb_writer::metadata::IpVersion;
 use maxminddb_writer::paths::IpAddrWithMask;

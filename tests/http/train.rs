@@ -9,7 +9,7 @@ use axum::{Router, http::StatusCode};
 use foretell_events::codec::{self, Defaults, encode_event, rfc3339};
 use foretell_events::key;
 use foretell_service::http::{Api, Parts, admin_router};
-use foretell_service::instance::Ports;
+use foretell_service::ports::Ports;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

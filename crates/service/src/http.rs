@@ -55,9 +55,9 @@ pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
 use crate::decisions::Recorder;
-use crate::instance::Ports;
 use crate::limiter::Limiter;
 use crate::policies::Policies;
+use crate::ports::Ports;
 use answer::ViewPosition;
 use auth::{Keys, Scope, Scopes};
 use axum::extract::DefaultBodyLimit;

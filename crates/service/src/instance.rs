@@ -16,6 +16,7 @@ use crate::decisions::{self, Recorder};
 use crate::http::auth::Keys;
 use crate::http::{self, Parts, Scoring};
 use crate::policies::{self, Policies};
+use crate::ports::Ports;
 use crate::remind::assess::ByRows;
 use crate::remind::{self, Assess, ReminderTask};
 use crate::report::reading::NoShowReportJob;
@@ -25,56 +26,18 @@ use foretell_domain::view::{self, Fold, FoldVisitor, Limits};
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::pipeline::{self, task};
 use foretell_engine::progress::{self, Progress};
 use foretell_engine::rebuild::Rebuilder;
 use foretell_engine::rows::{self, Rows};
-use foretell_engine::verify::{Scratches, Verifier};
-use foretell_enrich::Enricher;
+use foretell_engine::verify::Verifier;
 use foretell_events::Topic;
 use foretell_ports::Error;
-use foretell_ports::clock::Clock;
-use foretell_ports::log::{self, Log, Retention};
-use foretell_ports::store::Store;
+use foretell_ports::log::{self, Retention};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// What an instance runs over.
-#[derive(Clone)]
-pub struct Ports {
-    /// Contains the facts.
-    pub log: Arc<dyn Log>,
-    /// Contains the rows.
-    pub store: Arc<dyn Store>,
-    /// Source of the current time.
-    pub clock: Arc<dyn Clock>,
-    /// Data files about addresses.
-    pub enricher: Arc<Enricher>,
-    /// Creates the stores in which verification folds the log again.
-    pub scratches: Arc<Scratches>,
-    /// Notices about the backends for operators, as sentences.
-    pub notices: Vec<String>,
-    /// Records in wrong partitions that the folds over these ports have seen.
-    pub misplaced: Arc<Misplaced>,
-}
-
-impl Ports {
-    /// Ports without data files, notices and scratch stores: verification fails.
-    pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            log,
-            store,
-            enricher: Enricher::new(&foretell_enrich::Config::default(), clock.clone()),
-            clock,
-            scratches: Arc::new(|| Err(Error::fatal("verify the views", "there is no scratch store here"))),
-            notices: Vec::new(),
-            misplaced: Arc::default(),
-        }
-    }
-}
 
 /// The settings of the parts of an instance.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ pub mod http;
 pub mod instance;
 pub mod limiter;
 pub mod policies;
+pub mod ports;
 mod refreshed;
 pub mod remind;
 pub mod report;

@@ -32,7 +32,7 @@ use foretell_ports::log::memory::Log as MemoryLog;
 use foretell_ports::store::Store;
 use foretell_ports::store::memory::Store as MemoryStore;
 use foretell_service::instance::{self, Instance};
-use foretell_service::remind;
+use foretell_service::{ports as service_ports, remind};
 use observed::{Attempt, ObservedLog};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -259,9 +259,9 @@ async fn serve(ports: Arc<Ports>, planning: Planning, pipeline: Config) -> Resul
         reminders: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
         ..instance::Config::default()
     };
-    let folds = Instance::new(config.clone(), instance::Ports::new(ports.clone(), ports, clock.clone()));
-    let planner =
-        Instance::new(config, instance::Ports::new(Arc::new(observed), Arc::new(store), clock)).planner(Arc::new(Low));
+    let folds = Instance::new(config.clone(), service_ports::Ports::new(ports.clone(), ports, clock.clone()));
+    let planner = Instance::new(config, service_ports::Ports::new(Arc::new(observed), Arc::new(store), clock))
+        .planner(Arc::new(Low));
     let shutdown = CancellationToken::new();
     tokio::try_join!(
         folds.keep(Family::Appointments, task::none, shutdown.clone()),

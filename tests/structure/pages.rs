@@ -89,6 +89,17 @@ fn page() -> String {
 }
 
 #[test]
+fn the_changelog_states_the_version_of_the_fold() {
+    let (changelog, version) = (read(&root().join("CHANGELOG.md")), foretell_domain::view::FOLD_VERSION);
+    let is_stated = |version| changelog.contains(&format!("Version {version} of the fold: "));
+    assert!(
+        is_stated(version),
+        "version {version} of the fold is not in CHANGELOG.md: people must rebuild their views"
+    );
+    assert!(!is_stated(version + 1), "CHANGELOG.md announces a version of the fold that does not exist");
+}
+
+#[test]
 fn contributing_names_files_programs_and_crates_that_exist() {
     let page = page();
     let named = spans(&page).into_iter().filter(|span| is_path(span)).count();

@@ -24,13 +24,13 @@ use crate::config::Config;
 use axum::routing::get;
 use axum::{Json, Router};
 use foretell_domain::address::Family;
-use foretell_engine::pipeline::family;
-use foretell_engine::pipeline::retry;
+use foretell_engine::pipeline::{self, family};
 use foretell_engine::rebuild;
 use foretell_events::agent;
+use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::LogAdmin;
-use foretell_ports::{Error, Kind};
+use foretell_ports::retry::{Backoff, retry};
 use foretell_service::decisions::Recorder;
 use foretell_service::http::auth::Keys;
 use foretell_service::http::{self, Api};
@@ -46,6 +46,8 @@ use tokio_util::sync::CancellationToken;
 pub const SOCKET: &str = "foretell.sock";
 /// How long requests of operators may continue after everything else has ended, in milliseconds.
 const OPS_DRAIN_MS: u64 = 1_000;
+/// The first pause while log and store do not respond at the start.
+const OPEN_RETRY_FIRST: Duration = Duration::from_millis(500);
 
 /// A part of the service that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -184,11 +186,11 @@ impl Service {
         tasks.spawn(end_with(backends.admin.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             routers.wait_for(format!("the views of {}", family.name()));
-            retry(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
+            pipeline::retry(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
         }
         let folded = self.folded_families();
         for family in &folded {
-            tasks.spawn(instance.keep(*family, instance.tasks(*family), self.shutdown.clone()));
+            tasks.spawn(instance.fold(*family, instance.tasks(*family), self.shutdown.clone()));
         }
         let others = Family::ALL.into_iter().filter(|family| !folded.contains(family)).collect();
         let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
@@ -223,20 +225,14 @@ impl Service {
 
     /// Waits for clusters that do not respond yet, with a log line per attempt.
     async fn open_with_retry(&self, routers: &waiting::StartupRouters) -> Result<Backends, Error> {
-        let mut pause_ms = 500;
-        routers.wait_for(format!("{} and {}", self.config.log, self.config.store));
-        loop {
-            match open(&self.config, self.clock.clone()).await {
-                Err(error) if error.kind == Kind::Retry => {
-                    let (log, store) = (&self.config.log, &self.config.store);
-                    tracing::warn!(%error, log, store, pause_ms, "waiting for log and store");
-                    routers.wait_for(format!("{log} and {store}: {error}"));
-                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                    pause_ms = (pause_ms * 2).min(self.config.pipeline.retry_ms_max.max(1));
-                }
-                opened => return opened,
-            }
-        }
+        let (log, store) = (&self.config.log, &self.config.store);
+        routers.wait_for(format!("{log} and {store}"));
+        let notify = |error: &Error, pause: Duration| {
+            tracing::warn!(%error, log, store, pause_ms = pause.as_millis() as u64, "waiting for log and store");
+            routers.wait_for(format!("{log} and {store}: {error}"));
+        };
+        let longest = Duration::from_millis(self.config.pipeline.retry_ms_max.max(1));
+        retry(Backoff::doubling(OPEN_RETRY_FIRST, longest), notify, || open(&self.config, self.clock.clone())).await
     }
 
     /// The families that this process folds.

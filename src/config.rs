@@ -20,6 +20,8 @@ use foretell_events::{document, suggest};
 use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::{file, log};
 use foretell_service::{decisions, http, instance, remind};
+use foretell_telemetry::LOG_SYNCS;
+use metrics::counter;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -132,6 +134,10 @@ impl Component for Topics {
         outside.map_or(Ok(()), |(key, value, max)| {
             Err(InvalidSetting::new(key, format!("{value} is not from 1 to {max}")))
         })
+    }
+
+    fn register_metrics(&self) {
+        counter!(LOG_SYNCS).increment(0);
     }
 }
 

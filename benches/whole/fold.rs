@@ -150,7 +150,7 @@ fn decode(records: &[Record]) {
     figure("only decoding, one thread", good as f64 / began.elapsed().as_secs_f64(), "events/s");
 }
 
-/// Starts the keeper of logins and waits until its checkpoints have reached the end of the log.
+/// Starts to fold logins and waits until its checkpoints have reached the end of the log.
 pub(crate) async fn fold(
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
@@ -164,7 +164,7 @@ pub(crate) async fn fold(
     let ports = Ports::new(log.clone(), store.clone(), Arc::new(System));
     let instance = Instance::new(instance::Config { pipeline, ..instance::Config::default() }, ports);
     instance.ensure_pointer(Family::Logins).await?;
-    let keeper = tokio::spawn(instance.keep(Family::Logins, task::none, shutdown.clone()));
+    let folding = tokio::spawn(instance.fold(Family::Logins, task::none, shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;
         while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {
@@ -174,6 +174,6 @@ pub(crate) async fn fold(
     let took = began.elapsed();
     figure("processor time of the fold", (process::seconds("self")? - before) * 1e6 / events as f64, "us/event");
     shutdown.cancel();
-    keeper.await??;
+    folding.await??;
     Ok(took)
 }

@@ -131,13 +131,13 @@ impl World {
         let mut tasks = JoinSet::new();
         let instance = backends.instance(&self.config);
         let ports = &backends.ports;
-        let kept = [
-            instance.keep(Family::Appointments, task::none, shutdown.clone()),
-            instance.keep(Family::Policies, task::none, shutdown.clone()),
-            instance.keep(Family::Reminders, self.planners(ports), shutdown.clone()),
+        let folds = [
+            instance.fold(Family::Appointments, task::none, shutdown.clone()),
+            instance.fold(Family::Policies, task::none, shutdown.clone()),
+            instance.fold(Family::Reminders, self.planners(ports), shutdown.clone()),
         ];
-        for kept in kept {
-            tasks.spawn(async move { kept.await.expect("nothing here is beyond repair") });
+        for fold in folds {
+            tasks.spawn(async move { fold.await.expect("nothing here is beyond repair") });
         }
         for partition in 0..self.seen.topic.len() {
             let (log, seen) = (ports.log.clone(), self.seen.clone());

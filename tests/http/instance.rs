@@ -81,8 +81,8 @@ impl World {
         let (mut tasks, composed) = (JoinSet::new(), self.composed());
         for family in Family::ALL {
             composed.ensure_pointer(family).await.unwrap();
-            let kept = composed.keep(family, composed.tasks(family), shutdown.clone());
-            tasks.spawn(async move { kept.await.unwrap() });
+            let folding = composed.fold(family, composed.tasks(family), shutdown.clone());
+            tasks.spawn(async move { folding.await.unwrap() });
         }
         tasks
     }

@@ -21,7 +21,6 @@ use utoipa::ToSchema;
 /// How risky it is, for people and simple rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = RiskLevel)]
 pub enum RiskLevel {
     /// Below the first threshold.
     Low,
@@ -51,7 +50,6 @@ impl RiskLevel {
 /// What to do with an attempt to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = LoginDecision)]
 pub enum LoginDecision {
     /// Allow it.
     Allow,
@@ -75,7 +73,6 @@ impl LoginDecision {
 /// What to do about a visit that may be missed. A score never recommends turning a client away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = RecommendedAction)]
 pub enum RecommendedAction {
     /// Nothing.
     None,

@@ -6,10 +6,10 @@
 //!   own facts ───────┘  (all faults)       (fields dropped)
 //! ```
 //!
-//! Every path runs the same steps, so none checks less than another. Paths differ only in their [`GateContext`]: the sender,
-//! and its tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a [`ReadyRecord`] record only
-//! from an admitted event, and nothing else is appended here. A new kind of sender (webhooks, sources, vendors) only
-//! needs its own terms.
+//! Every path runs the same steps, so none checks less than another. Paths differ only in their [`GateContext`]: the
+//! sender, and its tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a
+//! [`ReadyRecord`] record only from an admitted event, and nothing else is appended here. A new kind of sender
+//! (webhooks, sources, vendors) only needs its own terms.
 //!
 //! The steps are separate because their costs differ: admission is pure and lets a caller reject a whole batch before
 //! the first effect; [`Ingest::ready`] takes CPU time, so a server can run long batches elsewhere; [`Ingest::append`]

@@ -94,7 +94,6 @@ impl Observation {
 
 /// A partition that keeps a process from being ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = MissingPartition)]
 pub struct MissingPartition {
     /// The family.
     pub family: &'static str,

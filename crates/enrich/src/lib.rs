@@ -139,7 +139,7 @@ pub struct Enricher {
 }
 
 impl Enricher {
-    /// An enricher that has not loaded any file; it is empty until [`look`](Self::look) is called.
+    /// An enricher that has not loaded any file; it is empty until [`Enricher::reload`] is called.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Arc<Self> {
         let geo = |kind, path: &Option<PathBuf>| path.clone().map(|path| Watched::new(kind, path));
         let lists = |kind, paths: &[PathBuf]| paths.iter().map(|path| Watched::new(kind, path.clone())).collect();

@@ -1,9 +1,9 @@
 //! Facts: what an event states, one enum per topic.
 //!
-//! Every topic that takes facts has its own enum, such as [`LoginFact`](crate::login::LoginFact). So the fold of a topic
-//! matches its own facts only, and the compiler names every fold that does not handle a new one. Each enum is declared
-//! by [`event_types!`], with one row per event type. The row is the only place that lists the type: its name, its topic,
-//! its schema, its reader and its writer follow from it. [`Fact`] follows from the table of topics.
+//! Every topic that takes facts has its own enum, such as [`LoginFact`](crate::login::LoginFact). So the fold of a
+//! topic matches its own facts only, and the compiler names every fold that does not handle a new one. Each enum is
+//! declared by [`event_types!`], with one row per event type. The row is the only place that lists the type: its name,
+//! its topic, its schema, its reader and its writer follow from it. [`Fact`] follows from the table of topics.
 
 use crate::Topic;
 use crate::codec::Fields;

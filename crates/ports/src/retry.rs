@@ -61,8 +61,8 @@ impl Pauses {
     }
 }
 
-/// Runs an operation until it succeeds, fails with an error of another kind than Retry, or has used up its retries; then
-/// returns its last result. Before each pause `notify` receives the error and the pause.
+/// Runs an operation until it succeeds, fails with an error of another kind than Retry, or has used up its retries;
+/// then returns its last result. Before each pause `notify` receives the error and the pause.
 pub async fn retry<T, Fut>(
     backoff: Backoff,
     notify: impl FnMut(&Error, Duration),

@@ -8,13 +8,14 @@
 //!
 //! A score never fails because of its record: [`Recorder::record`] puts the record into a bounded queue. One task
 //! appends the queued records, in order, and retries, since the log is only reached through its port. Tenants
-//! [share](crate::room) the queue, so that the load of one does not drop the decisions of another. A record that finds
-//! no capacity within `queue_wait_ms_max`, or that the log does not accept within [`DELAY_MS_MAX`], is lost; losses are
-//! counted and logged. This bound also makes look-ups cheap, because they only search a limited time after a decision
-//! was made.
+//! [share](crate::limiter) the queue, so that the load of one does not drop the decisions of another. A record that
+//! finds no capacity within `queue_wait_ms_max`, or that the log does not accept within [`DELAY_MS_MAX`], is lost;
+//! losses are counted and logged. This bound also makes look-ups cheap, because they only search a limited time after a
+//! decision was made.
 //!
 //! The topic is not folded, so its records are not kept forever: they expire after `topics.decision_retention_days`.
-//! There is no index of it and no view. An id encodes the partition and the time ([`id`]), and [`lookup`] reads there.
+//! There is no index of it and no view. An id encodes the partition and the time ([`foretell_domain::decision::id`]),
+//! and [`lookup`] reads there.
 
 pub mod lookup;
 pub mod reading;

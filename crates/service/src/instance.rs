@@ -1,7 +1,7 @@
 //! An instance: everything that runs over one log and one store, composed in one place.
 //!
 //! ```text
-//!   Ports, Config ─► Instance ─┬─► keep    the folds of a family, with the tasks of its owners
+//!   Ports, Config ─► Instance ─┬─► fold    the folds of a family, with the tasks of its owners
 //!                              ├─► tasks   what the owner of a partition also does: plans reminders
 //!                              ├─► jobs    verify, rebuild, reports, dead letters
 //!                              └─► parts   the API, from which routers are made
@@ -108,16 +108,6 @@ impl Instance {
         Self { ports, config: Arc::new(config), rows, policies, assessor: Arc::new(assessor) }
     }
 
-    /// The ports of the instance.
-    pub fn ports(&self) -> &Ports {
-        &self.ports
-    }
-
-    /// The readers of rows that the parts share.
-    pub fn rows(&self) -> &Arc<Rows> {
-        &self.rows
-    }
-
     /// What the generations of a family share.
     pub fn views<F: Fold>(&self, fold: F) -> Views<F> {
         let (Ports { log, store, misplaced, .. }, topic) = (self.ports.clone(), F::FAMILY.topic());
@@ -140,7 +130,7 @@ impl Instance {
     }
 
     /// Folds a family until shutdown; `tasks` returns what the owners of a generation also do.
-    pub fn keep(
+    pub fn fold(
         &self,
         family: Family,
         tasks: impl Fn(Generation) -> Tasks + Send + 'static,

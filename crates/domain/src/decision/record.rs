@@ -117,7 +117,6 @@ impl DecisionRecord<'_> {
 /// The label that the person gives a decision about a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = FeedbackLabel)]
 pub enum FeedbackLabel {
     /// It was the user.
     Legitimate,

@@ -45,7 +45,6 @@ pub const MANUAL: &str = crate::view::sent::MANUAL_STEP;
 /// The state of a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = ReminderStatus)]
 pub enum ReminderStatus {
     /// It is due later.
     Planned,

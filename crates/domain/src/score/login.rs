@@ -14,11 +14,11 @@
 //!
 //! with `N` logins of `U` accounts, `N_u` of them the user's; `c_h` (`cu_h`) of them with the attempt's value at
 //! level `h`; `n = c₁`; `M` and `m` one more than the distinct values of the lower levels, in all logins and in
-//! the `n`. Only successes count. Where nothing matches, the ratio of a feature is [`UNKNOWN_RATIO`].
+//! the `n`. Only successes count. Where nothing matches, the ratio of a feature is [`likelihood::UNKNOWN_RATIO`].
 //!
-//! The publication has a weakness that [`Mode::Monotone`] repairs: an attempt of which only a weak level matches
-//! can score far above one of which nothing matches at all. There the ratio is the smallest that any matched level
-//! gives together with the levels below it, and at most [`UNKNOWN_RATIO`]; so one more match never raises S.
+//! The publication has a weakness that [`Mode::Monotone`] repairs: an attempt of which only a weak level matches can
+//! score far above one of which nothing matches at all. There the ratio is the smallest that any matched level gives
+//! together with the levels below it, and at most [`likelihood::UNKNOWN_RATIO`]; so one more match never raises S.
 //!
 //! The levels that an attempt lacks (no geography data, say) leave both sums: they are neutral.
 

@@ -130,7 +130,7 @@ pub struct ClientHistory {
     pub missed: i64,
     /// Appointments cancelled in time, or by the business.
     pub cancelled: i64,
-    /// Appointments cancelled within [`LATE_CANCEL_MS`] before their start or later, by the client.
+    /// Appointments cancelled within [`appointment::LATE_CANCEL_MS`] before their start or later, by the client.
     pub late_cancelled: i64,
     /// How often appointments were moved.
     pub rescheduled: i64,

@@ -1,9 +1,9 @@
 //! How often a value of a login feature was seen, where, and by how many accounts.
 //!
-//! One row per tenant, [level](FeatureLevel) and value; the level [`FeatureLevel::All`] has one row per tenant, the totals. Only
-//! successful logins count as history (`successes` and the sketches of lower levels). Failures are counted separately,
-//! and in addresses, sites and networks the accounts with recent failures are listed individually, because many
-//! accounts that fail at one place indicate an attack.
+//! One row per tenant, [level](FeatureLevel) and value; the level [`FeatureLevel::All`] has one row per tenant, the
+//! totals. Only successful logins count as history (`successes` and the sketches of lower levels). Failures are counted
+//! separately, and in addresses, sites and networks the accounts with recent failures are listed individually, because
+//! many accounts that fail at one place indicate an attack.
 //!
 //! | level | IPv4 | IPv6 | corresponds to |
 //! |---|---|---|---|

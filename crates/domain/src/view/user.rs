@@ -71,8 +71,8 @@ pub struct User {
     pub devices: BTreeMap<String, UserDevice>,
     /// Latest successes, ascending by time.
     pub latest: Vec<Success>,
-    /// Devices and addresses that the person reported, by [`device_hash`] and [`address_hash`], with the time of the
-    /// report.
+    /// Devices and addresses that the person reported, by [`verdict::device_hash`] and [`verdict::address_hash`], with
+    /// the time of the report.
     pub reported_at_ms: BTreeMap<u64, i64>,
     /// The last verdicts of the person, by the hash of the decision's id.
     pub verdicts: BTreeMap<u64, LastVerdict>,

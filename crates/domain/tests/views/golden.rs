@@ -1,9 +1,9 @@
 //! The fold golden: rows change only with `FOLD_VERSION`.
 //!
-//! Stored rows are rebuilt when their fingerprint changes. If a fold gives different rows under the same version, old and
-//! new rows mix, and nothing reports it. So `tests/data/fold-rows.txt` has a digest of the rows of each view for a fixed
-//! history, and the version that they belong to. It has the current version only: no code can check the earlier ones, and
-//! Git has them.
+//! Stored rows are rebuilt when their fingerprint changes. If a fold gives different rows under the same version, old
+//! and new rows mix, and nothing reports it. So `tests/data/fold-rows.txt` has a digest of the rows of each view for a
+//! fixed history, and the version that they belong to. It has the current version only: no code can check the earlier
+//! ones, and Git has them.
 //!
 //! The history uses every event type and reaches every limit; two tests here verify this. A new type needs new events:
 //! append them to the last file, and the test still compares the rows of the earlier events.
@@ -81,8 +81,8 @@ struct Folded {
     too_late: usize,
 }
 
-/// Folds the events of a family. An owner's cell carries all of its outcomes: their encoded form must not change either,
-/// because a later version reads the outcomes that are pending.
+/// Folds the events of a family. An owner's cell carries all of its outcomes: their encoded form must not change
+/// either, because a later version reads the outcomes that are pending.
 fn fold<F: Fold>(fold: &F, history: &[(RecordPosition, Event)], folded: &mut Folded) {
     type OwnerRow<F> = (RecordPosition, <F as Fold>::Owner, Carried<<F as Fold>::Decision>);
     let mut owners: BTreeMap<RowKey, OwnerRow<F>> = BTreeMap::new();
@@ -165,8 +165,8 @@ fn covered(golden: &str) -> Option<usize> {
     golden.lines().find_map(|line| line.split_once(" history ")?.1.split(' ').next()?.parse().ok())
 }
 
-/// Errs with what differs between the golden file and this build, and what to do about it. `lines` are those for the events
-/// that the file covers, `new` those for all of them.
+/// Errs with what differs between the golden file and this build, and what to do about it. `lines` are those for the
+/// events that the file covers, `new` those for all of them.
 fn compare(golden: &str, version: u32, lines: &[String], new: &[String]) -> Result<(), String> {
     let is_extended = new != lines;
     let new = new.iter().map(|line| format!("\n{version} {line}")).collect::<String>();

@@ -1,4 +1,5 @@
-//! What a policy can define for its steps: when, for which visits, grouped with what, how often, and what follows a failure.
+//! What a policy can define for its steps: when, for which visits, grouped with what, how often, and what follows a
+//! failure.
 
 use crate::build::*;
 use crate::plan::{Case, START, consents, requested, step};

@@ -42,7 +42,8 @@ struct MisplacedRecords {
 }
 
 impl Misplaced {
-    /// Counts a record that was rejected only with `WRONG_PARTITION`; returns when [`warn`](Self::say) should be called.
+    /// Counts a record that was rejected only with `WRONG_PARTITION`; returns when [`warn`](Self::say) should be
+    /// called.
     pub(crate) fn count(&self, family: Family, topic: &str, partitions: u32, record: &Record, now: Instant) -> Instant {
         let mut families = self.lock();
         families.retain(|_, seen| !seen.is_forgotten(now));

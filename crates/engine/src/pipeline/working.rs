@@ -9,7 +9,7 @@
 //!
 //! If the owner is past a record that is not in the list, another process has trimmed the list, which happens only
 //! after that process's checkpoint was durable. The store then has a later checkpoint, and the pipeline
-//! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are write
+//! [restarts](super::Exit::Restart) from there. Late writers lose because their positions are lower, and positions are write
 //! timestamps. The simulation in `crates/service/tests/simulation` breaks each of these rules in turn.
 //!
 //! Next to the pending list, a row carries which of its records of the last second were skipped, and why. Folding does

@@ -2,8 +2,8 @@
 //!
 //! The first line determines which of the two a file is:
 //! - the data set: `index`, `Login Timestamp` (`YYYY-MM-DD HH:MM:SS.mmm`, UTC), `User ID`, `IP Address` and so on.
-//!   `Login Successful` determines the type. `Is Attack IP` and `Is Account Takeover` become the [`SourceLabel`] and are
-//!   never part of an event. City and region are invented by the publisher, as are the addresses in 10.0.0.0/8; the
+//!   `Login Successful` determines the type. `Is Attack IP` and `Is Account Takeover` become the [`SourceLabel`] and
+//!   are never part of an event. City and region are invented by the publisher, as are the addresses in 10.0.0.0/8; the
 //!   city is still read, because it is only shown to people.
 //! - a synthetic history: `index`, `timestamp` (`YYYY-MM-DDTHH:MM:SS`, UTC), `user_id`, `ip` and so on, all
 //!   successful, without labels.

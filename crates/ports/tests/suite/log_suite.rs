@@ -485,8 +485,8 @@ pub(crate) async fn a_second_member_takes_over_what_was_acknowledged(made: &Made
     }
     let mut second = within(log.subscribe("shared", TOPIC)).await.expect("joined");
     one_each(log.as_ref(), "x").await;
-    // The first member continues to poll, as a keeper does, while the second waits. It keeps what it is assigned: dropped
-    // partitions would be assigned again immediately, in a loop that never yields.
+    // The first member continues to poll, as a keeper does, while the second waits. It keeps what it is assigned:
+    // dropped partitions would be assigned again immediately, in a loop that never yields.
     let polling = tokio::spawn(async move {
         let mut kept = Vec::new();
         while let Ok(assigned) = first.next().await {

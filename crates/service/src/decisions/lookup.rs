@@ -1,8 +1,9 @@
 //! Finds a decision by its id alone: the id encodes one partition and one point in time.
 //!
-//! [`Log::offset_at`] finds the offset of that time. From there on records are compared by the header `ce_id`, before anything is decoded: first those of the next seconds, where nearly every decision is, then those of
-//! the seconds before, for a log whose clock is slow, then those up to the latest time at which it can have been
-//! appended. Gaps do not matter: a page returns the first record at or above an offset.
+//! [`Log::offset_at`] finds the offset of that time. From there on records are compared by the header `ce_id`, before
+//! anything is decoded: first those of the next seconds, where nearly every decision is, then those of the seconds
+//! before, for a log whose clock is slow, then those up to the latest time at which it can have been appended. Gaps do
+//! not matter: a page returns the first record at or above an offset.
 
 use super::DELAY_MS_MAX;
 use foretell_domain::decision::id::Id;

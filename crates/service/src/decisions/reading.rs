@@ -1,6 +1,7 @@
 //! The job that reports on decisions. It reads two topics: first what became known, then the decisions.
 //!
-//! Both are read from a time on up to their ends when the reading began. Only the contents of [`DecisionTally`] are kept.
+//! Both are read from a time on up to their ends when the reading began. Only the contents of [`DecisionTally`] are
+//! kept.
 
 use crate::report::{Records, read_topic};
 use async_trait::async_trait;

@@ -30,7 +30,6 @@ impl IntoResponse for WrittenJson {
 
 /// How far the subject's partition is folded; the rows contain at least this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = ViewPosition)]
 pub struct ViewPosition {
     /// The partition.
     pub partition: u32,

@@ -79,7 +79,6 @@ pub struct Reminder {
 
 /// The result of sending a reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = ReminderReceipt)]
 pub struct ReminderReceipt {
     /// `delivered`, `failed` or `confirmed`.
     pub received: Received,

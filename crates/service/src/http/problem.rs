@@ -23,7 +23,6 @@ macro_rules! codes {
     )+) => {
         /// What is wrong, for programs. The meaning and the status of a code never change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-        #[schema(as = ProblemCode)]
         pub enum ProblemCode {
             $($(#[$means])* #[serde(rename = $name)] $code,)+
         }

@@ -72,8 +72,9 @@ fn unknown(name: &str, known: &BTreeSet<String>) -> String {
 
 /// Rejects a request whose query has a parameter that its route does not have, or has one twice.
 ///
-/// # Errors [`ProblemCode::UnknownParameter`] with the nearest name, or [`ProblemCode::MalformedRequest`]; the first fault determines
-/// which.
+/// # Errors
+/// [`ProblemCode::UnknownParameter`] with the nearest name, or [`ProblemCode::MalformedRequest`]; the first fault
+/// determines which.
 pub(super) fn check(parts: &Parts) -> Result<(), Problem> {
     let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);

@@ -97,7 +97,6 @@ pub struct LoginRequest {
 
 /// The policy that was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = PolicyReference)]
 pub struct PolicyReference {
     /// Its name.
     pub id: &'static str,
@@ -107,7 +106,6 @@ pub struct PolicyReference {
 
 /// The scores at which the level and the decision of a login change, from the policy that was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-#[schema(as = LoginThresholds)]
 pub struct LoginThresholds {
     /// Score from which the level is `medium` and the decision `challenge`, 0 to 1.
     pub challenge_at: f64,

@@ -6,8 +6,8 @@ use foretell_domain::score::RiskLevel;
 use foretell_events::Topic;
 use foretell_telemetry::{
     CODE, EVENTS_ACCEPTED, FAMILY, FIELDS_DROPPED, HTTP_INFLIGHT, HTTP_LONG_POLLS, HTTP_PROBLEMS, HTTP_REFUSED,
-    HTTP_REQUESTS, HTTP_SECONDS, HTTP_STREAMS, KEY, KIND, LEVEL, LOG_APPEND_SECONDS, LOG_SYNCS, METHOD,
-    POLICIES_REFUSED, ROUTE, SCORES, SCORES_DEGRADED, STATUS,
+    HTTP_REQUESTS, HTTP_SECONDS, HTTP_STREAMS, KEY, KIND, LEVEL, LOG_APPEND_SECONDS, METHOD, POLICIES_REFUSED, ROUTE,
+    SCORES, SCORES_DEGRADED, STATUS,
 };
 use metrics::{counter, gauge, histogram};
 use utoipa::openapi::OpenApi;
@@ -36,7 +36,6 @@ pub(super) fn register() {
         counter!(SCORES_DEGRADED, KIND => kind).increment(0);
     }
     drop(histogram!(LOG_APPEND_SECONDS));
-    counter!(LOG_SYNCS).increment(0);
     counter!(POLICIES_REFUSED).increment(0);
 }
 

@@ -264,8 +264,8 @@ async fn serve(ports: Arc<Ports>, planning: Planning, pipeline: Config) -> Resul
         .planner(Arc::new(Low));
     let shutdown = CancellationToken::new();
     tokio::try_join!(
-        folds.keep(Family::Appointments, task::none, shutdown.clone()),
-        folds.keep(Family::Reminders, planner, shutdown.clone()),
+        folds.fold(Family::Appointments, task::none, shutdown.clone()),
+        folds.fold(Family::Reminders, planner, shutdown.clone()),
     )?;
     Ok(())
 }

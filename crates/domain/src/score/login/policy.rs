@@ -1,8 +1,8 @@
 //! What determines decisions about logins: thresholds, signals and rules, as one document that a tenant can replace.
 //!
 //! The settings contain one under `[score.login]`, for tenants without their own. A tenant's document contains only its
-//! differences: [`LoginPolicy::read`] merges it into that one as a JSON merge patch (RFC 7396), so a list of rules replaces
-//! the list. A document that cannot be read, compiled or stored is rejected as a whole.
+//! differences: [`LoginPolicy::read`] merges it into that one as a JSON merge patch (RFC 7396), so a list of rules
+//! replaces the list. A document that cannot be read, compiled or stored is rejected as a whole.
 
 use super::rule::Rule;
 use super::signal::settings::Signals;

@@ -143,7 +143,8 @@ fn effect(score: &LoginScore, code: &ReasonCode) -> Option<f64> {
 
 #[test]
 fn signals_of_failures_begin_and_end_at_their_boundaries() {
-    /// Failures of accounts at last octets, a number of milliseconds before the attempt; the code, and whether it is there.
+    /// Failures of accounts at last octets, a number of milliseconds before the attempt; the code, and whether it is
+    /// there.
     struct Case(&'static str, Vec<(String, u8, i64)>, ReasonCode, bool);
     let own = |failures: i64, ms: i64| (0..failures).map(|_| ("ann".to_owned(), 200, ms)).collect::<Vec<_>>();
     let others = |accounts: u8, octet: fn(u8) -> u8, ms: i64| {

@@ -200,7 +200,6 @@ pub struct Calibration {
 
 /// A tenth of recent visits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-#[schema(as = ReliabilityBin)]
 pub struct ReliabilityBin {
     /// The lowest score in it.
     pub from: f64,

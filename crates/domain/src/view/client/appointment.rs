@@ -24,7 +24,6 @@ const DAY_S: i64 = 24 * 60 * 60;
 /// The status of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = AppointmentStatus)]
 pub enum AppointmentStatus {
     /// It is booked.
     Booked,
@@ -251,7 +250,7 @@ pub struct OnDemandRequest {
     pub channels: Vec<Channel>,
     /// Used instead of the configured template.
     pub template: Option<String>,
-    /// See [`Request::idempotency_digest`].
+    /// See [`foretell_events::reminder::Request::idempotency_digest`].
     pub digest: Option<String>,
 }
 

@@ -66,7 +66,8 @@ impl Appointment {
             self.status_after_ms = None;
             self.taken_back = taken_back;
         }
-        // Another start needs another snapshot, see `take_snapshot`. A visit that is over keeps the one it was scored by.
+        // Another start needs another snapshot, see `take_snapshot`. A visit that is over keeps the one it was scored
+        // by.
         if !self.status.is_resolved() {
             self.snapshot = None;
         }

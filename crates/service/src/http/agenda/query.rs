@@ -24,7 +24,6 @@ const WINDOW_MS_END: i64 = 1 << 43;
 /// The order of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = AgendaOrder)]
 pub enum AgendaOrder {
     /// The highest risk first; of equal risks, the earliest start.
     #[default]

@@ -2,9 +2,9 @@
 //!
 //! A connection is busy while one of its requests is being answered, until the answer is handed over, and idle
 //! otherwise, whatever it sends meanwhile: nothing, half a head, pings, settings. It may be idle for
-//! [`ConnectionTimeouts::head`] until its first request, and for [`ConnectionTimeouts::idle`] between two requests. Only the complete head
-//! of a request ends an idle period, so the rule does not depend on the state of a protocol. How long a connection may
-//! be busy is bounded by the time limits of a request, its body, and writing its answer.
+//! [`ConnectionTimeouts::head`] until its first request, and for [`ConnectionTimeouts::idle`] between two requests.
+//! Only the complete head of a request ends an idle period, so the rule does not depend on the state of a protocol. How
+//! long a connection may be busy is bounded by the time limits of a request, its body, and writing its answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -26,8 +26,9 @@ pub enum Switch {
 /// The settings have a mode and a factor in addition to what the row states. The function of the same name as the
 /// settings, in `signal.rs`, decides whether the signal applies.
 ///
-/// [`Code`] and its names follow from the table, and so do [`Signals`] and the search for signals. The order is that of
-/// the settings in policies: the version of a policy is their digest, so rows are only added at the end.
+/// [`ReasonCode`](crate::score::ReasonCode) and its names follow from the table, and so do [`Signals`] and the search
+/// for signals. The order is that of the settings in policies: the version of a policy is their digest, so rows are
+/// only added at the end.
 macro_rules! table {
     ($expand:ident $($before:tt)*) => {
         $expand! {
@@ -84,7 +85,7 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct Signals {$(
-            #[doc = concat!("See [`Code::", stringify!($code), "`](crate::score::Code::", stringify!($code), ").")]
+            #[doc = concat!("See [`ReasonCode::", stringify!($code), "`](crate::score::ReasonCode::", stringify!($code), ").")]
             pub $field: $settings,
         )+}
 

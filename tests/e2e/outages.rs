@@ -42,7 +42,7 @@ async fn a_broker_and_a_ring_that_come_and_go_lose_and_repeat_nothing() {
     let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
     for (round, outage) in (0..).zip(OUTAGES) {
         let at = stream.middle((round, OUTAGES.len() as u64), &stream.places()).await;
-        let goes_on = || stream.until("it continues without a node", |seen| seen.folded() > at.folded() + GOES_ON);
+        let goes_on = || stream.advanced("it continues without a node", &at, GOES_ON);
         match outage {
             Outage::Broker => {
                 services.kill("kafka-1");

@@ -9,7 +9,7 @@
 
 use crate::deployment::Deployment;
 use crate::facts::drawn;
-use crate::process::{Process, until};
+use crate::process::{PATIENCE, Process, until};
 use crate::reminded::Reminded;
 use crate::story::Story;
 use foretell_domain::address::{Family, Generation, View};
@@ -29,7 +29,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Records that may be in the log and not yet folded before the stream waits.
@@ -237,8 +237,22 @@ impl Stream {
     }
 
     /// Waits for a condition on the positions.
-    pub async fn until(&self, what: &str, mut so: impl FnMut(&Positions) -> bool) {
-        until(what, async || so(&self.seen.borrow()).then_some(())).await;
+    pub async fn until(&self, what: &str, so: impl FnMut(&Positions) -> bool) {
+        let mut seen = self.seen.clone();
+        let reached = timeout(PATIENCE, seen.wait_for(so)).await.is_ok_and(|seen| seen.is_ok());
+        let allowed = *self.portion.borrow();
+        assert!(reached, "waited {PATIENCE:?} until {what}: {allowed} records may flow, {:?}", self.seen.borrow());
+    }
+
+    /// Waits until the fold has advanced by this many records from there. Lets a portion more than these flow: of the
+    /// portion before, almost all may already be folded.
+    pub async fn advanced(&self, what: &str, from: &Positions, records: i64) {
+        let end = from.folded() + records;
+        self.portion.send_if_modified(|allowed| {
+            let more = (*allowed).max(end + PORTION);
+            std::mem::replace(allowed, more) < more
+        });
+        self.until(what, |seen| seen.folded() > end).await;
     }
 
     /// The positions, by a separate read.

@@ -164,7 +164,7 @@ pub(crate) async fn fold(
     let ports = Ports::new(log.clone(), store.clone(), Arc::new(System));
     let instance = Instance::new(instance::Config { pipeline, ..instance::Config::default() }, ports);
     instance.ensure_pointer(Family::Logins).await?;
-    let folding = tokio::spawn(instance.fold(Family::Logins, task::none, shutdown.clone()));
+    let folding = tokio::spawn(instance.fold(Family::Logins, task::none(), shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;
         while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {

@@ -167,7 +167,7 @@ impl Access {
     pub fn fold(&self, family: Family) -> Option<DropGuard> {
         let Self::Opened(opened) = self else { return None };
         let stop = CancellationToken::new();
-        let folding = opened.instance.fold(family, task::none, stop.clone());
+        let folding = opened.instance.fold(family, task::none(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = folding.await {
                 tracing::error!(%error, "cannot fold");

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use axum::Router;
 use foretell::app::{self, Backends};
 use foretell::config::Config;
-use foretell_domain::address::{Family, Generation};
-use foretell_engine::pipeline::task::{self, Tasks};
+use foretell_domain::address::Family;
+use foretell_engine::pipeline::task::{self, OwnerTasks};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Position, Topic, codec};
 use foretell_ports::Error;
@@ -132,8 +132,8 @@ impl World {
         let instance = backends.instance(&self.config);
         let ports = &backends.ports;
         let folds = [
-            instance.fold(Family::Appointments, task::none, shutdown.clone()),
-            instance.fold(Family::Policies, task::none, shutdown.clone()),
+            instance.fold(Family::Appointments, task::none(), shutdown.clone()),
+            instance.fold(Family::Policies, task::none(), shutdown.clone()),
             instance.fold(Family::Reminders, self.planners(ports), shutdown.clone()),
         ];
         for fold in folds {
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// The planners of a process: what each of them reads and when is observed.
-    fn planners(&self, ports: &Ports) -> impl Fn(Generation) -> Tasks + Send + 'static {
+    fn planners(&self, ports: &Ports) -> OwnerTasks {
         static PROCESSES: AtomicU64 = AtomicU64::new(0);
         let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
         let watched = Watched { log: ports.log.clone(), seen: self.seen.clone(), process };

@@ -13,7 +13,7 @@ use foretell_domain::dead::{self, Id};
 use foretell_domain::view::user::LoginFold;
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::{self, JobEvent};
-use foretell_engine::pipeline::family;
+use foretell_engine::pipeline::{family, task};
 use foretell_events::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
 use foretell_events::partitioner::Partitioner;
 use foretell_events::record::{NewRecord, RECORD_BYTES_MAX, Record};
@@ -326,7 +326,7 @@ async fn a_partition_of_bad_records_stops_before_all_of_it_is_dead_letters() {
         views.config.rejected_run_max = rejected_run_max;
         let generation = views.pointer().await.unwrap().serving(Family::Logins);
         let stop = CancellationToken::new();
-        let kept = tokio::spawn(family::run(views, |_| Vec::new(), stop.clone()));
+        let kept = tokio::spawn(family::run(views, task::none(), stop.clone()));
         (generation, stop, kept)
     };
     let next = async |generation, partition| {
@@ -406,7 +406,7 @@ async fn records_by_a_wrong_partitioner_stop_every_partition_of_the_family_early
     let (window, generation) =
         (views.config.rejected_code_window_records as usize, views.pointer().await.unwrap().serving(Family::Logins));
     let stop = CancellationToken::new();
-    let kept = tokio::spawn(family::run(views, |_| Vec::new(), stop.clone()));
+    let kept = tokio::spawn(family::run(views, task::none(), stop.clone()));
     let next = async || {
         let mut next = Vec::new();
         for partition in 0..PARTITIONS {

@@ -20,7 +20,7 @@ use foretell_domain::view;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,13 +318,20 @@ fn check_named(pointer: &Pointer, target: u32) -> Result<&Building, Error> {
 /// Rebuilds every family whose rows were folded by older rules than those of this build; ends then, or at the shutdown.
 ///
 /// Rows of a newer fold are not rebuilt: while a newer build is being rolled out, this one must not replace its rows.
-pub async fn all_due(rebuilder: Rebuilder, families: Vec<Family>, shutdown: CancellationToken) -> Result<(), Error> {
-    let built = families.into_iter().map(|family| if_due(&rebuilder, family));
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => Ok(()),
-        built = try_join_all(built) => built.map(drop),
-    }
+pub fn all_due(
+    rebuilder: Rebuilder,
+    families: Vec<Family>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that a caller does not compile it again.
+    Box::pin(async move {
+        let built = families.into_iter().map(|family| if_due(&rebuilder, family));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Ok(()),
+            built = try_join_all(built) => built.map(drop),
+        }
+    })
 }
 
 async fn if_due(rebuilder: &Rebuilder, family: Family) -> Result<(), Error> {

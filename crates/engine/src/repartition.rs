@@ -234,7 +234,12 @@ impl Repartitioner {
     }
 
     /// Folds the copies, verifies the rows, and lets them serve. The log is open at the epoch of the copies.
-    pub async fn fold(&self) -> Result<(), Error> {
+    pub fn fold(&self) -> BoxFuture<'_, Result<(), Error>> {
+        // Boxed, so that a caller does not compile the folds again.
+        Box::pin(self.fold_copies())
+    }
+
+    async fn fold_copies(&self) -> Result<(), Error> {
         let mut targets = Vec::new();
         for family in self.query.families() {
             targets.extend(self.target(family).await?.map(|target| (family, target)));

@@ -40,6 +40,7 @@ use foretell_events::topic::full_name;
 use foretell_events::{Position, Topic};
 use foretell_ports::Error;
 use foretell_ports::log::{Exchange, Extent, Fenced, Log, LogAdmin, Membership, Page, Reader};
+use futures::future::BoxFuture;
 use producer::Producer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,7 +101,12 @@ impl Kafka {
     ///
     /// Reads the partition counts once. Fatal when a topic does not exist or a setting is invalid, Retry when no broker
     /// answers.
-    pub async fn open(url: &str, names: TopicNames, config: &Config) -> Result<Self, Error> {
+    pub fn open<'a>(url: &'a str, names: TopicNames, config: &'a Config) -> BoxFuture<'a, Result<Self, Error>> {
+        // Boxed, so that a caller does not compile it again.
+        Box::pin(Self::connect(url, names, config))
+    }
+
+    async fn connect(url: &str, names: TopicNames, config: &Config) -> Result<Self, Error> {
         let settings = client::Settings::new(url, config)?;
         let query = Arc::new(Query::new(&settings)?);
         let mut counts = BTreeMap::new();
@@ -118,8 +124,8 @@ impl Kafka {
     }
 
     /// Problems of the topics' settings, one sentence each; empty if there are none. See [`topics::check`].
-    pub async fn check_topics(&self) -> Result<Vec<String>, Error> {
-        topics::check_with(&self.settings, &self.names, &self.query).await
+    pub fn check_topics(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(topics::check_with(&self.settings, &self.names, &self.query))
     }
 
     fn check(&self, topic: Topic, partition: u32) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use foretell_events::record::RECORD_BYTES_MAX;
 use foretell_events::topic::{full_name, without_epoch};
 use foretell_ports::Error;
 use foretell_ports::log::Retention;
+use futures::future::BoxFuture;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier,
     TopicReplication,
@@ -51,7 +52,16 @@ impl Default for TopicSettings {
 /// Creates missing topics; returns their names.
 ///
 /// Two can run at the same time. Reject when the brokers reject the settings.
-pub async fn ensure(
+pub fn ensure<'a>(
+    url: &'a str,
+    names: &'a TopicNames,
+    config: &'a Config,
+    shape: &'a TopicSettings,
+) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+    Box::pin(create_missing(url, names, config, shape))
+}
+
+async fn create_missing(
     url: &str,
     names: &TopicNames,
     config: &Config,
@@ -72,14 +82,24 @@ pub async fn ensure(
 }
 
 /// Problems of the topics' settings, one sentence each; empty if there are none.
-pub async fn check(url: &str, names: &TopicNames, config: &Config) -> Result<Vec<String>, Error> {
-    let settings = Settings::new(url, config)?;
-    let query = Arc::new(Query::new(&settings)?);
-    check_with(&settings, names, &query).await
+pub fn check<'a>(url: &'a str, names: &'a TopicNames, config: &'a Config) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+    Box::pin(async move {
+        let settings = Settings::new(url, config)?;
+        let query = Arc::new(Query::new(&settings)?);
+        check_with(&settings, names, &query).await
+    })
 }
 
 /// The highest existing epoch of each topic.
-pub async fn newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap<Topic, u8>, Error> {
+pub fn newest<'a>(
+    url: &'a str,
+    prefix: &'a str,
+    config: &'a Config,
+) -> BoxFuture<'a, Result<BTreeMap<Topic, u8>, Error>> {
+    Box::pin(find_newest(url, prefix, config))
+}
+
+async fn find_newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap<Topic, u8>, Error> {
     let query = Arc::new(Query::new(&Settings::new(url, config)?)?);
     let mut newest = BTreeMap::new();
     for full in Query::names(&query, prefix.to_owned()).await? {

@@ -20,13 +20,13 @@ use crate::ports::Ports;
 use crate::remind::assess::ByRows;
 use crate::remind::{self, Assess, ReminderTask};
 use crate::report::reading::NoShowReportJob;
-use foretell_domain::address::{Family, Generation};
+use foretell_domain::address::Family;
 use foretell_domain::score::{login, no_show};
 use foretell_domain::view::{self, Fold, FoldVisitor, Limits};
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::task::Tasks;
+use foretell_engine::pipeline::task::OwnerTasks;
 use foretell_engine::pipeline::{self, task};
 use foretell_engine::progress::{self, Progress};
 use foretell_engine::rebuild::Rebuilder;
@@ -125,33 +125,33 @@ impl Instance {
     /// Ensures that a family has a pointer, and that its rows belong to the current topic.
     ///
     /// Fatal if they are the fold of another topic.
-    pub async fn ensure_pointer(&self, family: Family) -> Result<(), Error> {
-        family.with_fold(self.config.fold.clone(), EnsuringPointer(self)).await
+    pub fn ensure_pointer(&self, family: Family) -> BoxFuture<'_, Result<(), Error>> {
+        family.with_fold(self.config.fold.clone(), EnsuringPointer(self))
     }
 
     /// Folds a family until shutdown; `tasks` returns what the owners of a generation also do.
     pub fn fold(
         &self,
         family: Family,
-        tasks: impl Fn(Generation) -> Tasks + Send + 'static,
+        tasks: OwnerTasks,
         shutdown: CancellationToken,
     ) -> BoxFuture<'static, Result<(), Error>> {
         family.with_fold(self.config.fold.clone(), FamilyRun { instance: self, tasks, shutdown })
     }
 
     /// The tasks of the owners of a family's generations.
-    pub fn tasks(&self, family: Family) -> Box<dyn Fn(Generation) -> Tasks + Send> {
+    pub fn tasks(&self, family: Family) -> OwnerTasks {
         if family != Family::Reminders {
-            return Box::new(task::none);
+            return task::none();
         }
         let (assessor, read_ms_max) = (self.assessor.clone(), self.config.reminders.catch_up_ms_max);
-        Box::new(self.planner(Arc::new(ByRows { assessor, read_ms_max })))
+        self.planner(Arc::new(ByRows { assessor, read_ms_max }))
     }
 
     /// The planner of reminders, as the task of the owners of the view `sent`.
-    pub fn planner(&self, assess: Arc<dyn Assess>) -> impl Fn(Generation) -> Tasks + Send + use<> {
+    pub fn planner(&self, assess: Arc<dyn Assess>) -> OwnerTasks {
         let instance = self.clone();
-        move |sent| {
+        Box::new(move |sent| {
             vec![Arc::new(ReminderTask {
                 log: instance.ports.log.clone(),
                 topic_name: instance.topic_name(Topic::Reminders),
@@ -163,7 +163,7 @@ impl Instance {
                 policies: instance.policies.reminders.clone(),
                 config: instance.config.reminders.clone(),
             })]
-        }
+        })
     }
 
     /// Compares the rows with the log.
@@ -243,13 +243,13 @@ impl<'a> FoldVisitor for EnsuringPointer<'a> {
 }
 
 /// Folds a family until shutdown.
-struct FamilyRun<'a, T> {
+struct FamilyRun<'a> {
     instance: &'a Instance,
-    tasks: T,
+    tasks: OwnerTasks,
     shutdown: CancellationToken,
 }
 
-impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for FamilyRun<'_, T> {
+impl FoldVisitor for FamilyRun<'_> {
     type Output = BoxFuture<'static, Result<(), Error>>;
 
     fn visit<F: Fold>(self, fold: F) -> Self::Output {

@@ -15,7 +15,7 @@
 
 use super::generation;
 use super::misplaced::Misplaced;
-use super::task::Tasks;
+use super::task::OwnerTasks;
 use super::tolerance::Shares;
 use super::{Config, DeadLetterMode, Shared, retry};
 use foretell_domain::address::{Family, Generation};
@@ -243,11 +243,7 @@ struct RunningGeneration {
 }
 
 /// Folds a family until `shutdown`; every error that it returns is Fatal.
-pub async fn run<F: Fold>(
-    views: Views<F>,
-    tasks: impl Fn(Generation) -> Tasks,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run<F: Fold>(views: Views<F>, tasks: OwnerTasks, shutdown: CancellationToken) -> Result<(), Error> {
     let mut runner = FamilyRunner { views: &views, running: BTreeMap::new(), is_due: false };
     let mut generations = JoinSet::new();
     let mut ticks = interval(Duration::from_millis(views.config.pointer_look_ms.max(1)));

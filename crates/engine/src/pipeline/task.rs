@@ -21,9 +21,12 @@ pub trait PartitionTask: Send + Sync + 'static {
 /// The tasks of an owner; empty if it only folds.
 pub type Tasks = Vec<Arc<dyn PartitionTask>>;
 
-/// The tasks of owners that only fold.
-pub fn none(_: Generation) -> Tasks {
-    Tasks::new()
+/// Returns the tasks of the owners of a generation.
+pub type OwnerTasks = Box<dyn Fn(Generation) -> Tasks + Send>;
+
+/// Owners that only fold.
+pub fn none() -> OwnerTasks {
+    Box::new(|_| Tasks::new())
 }
 
 /// Runs all tasks concurrently; the first failure ends the others.
@@ -38,6 +41,7 @@ pub(super) async fn run(tasks: &Tasks, partition: u32) -> Result<Infallible, Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use foretell_domain::address::Family;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::sync::Notify;
@@ -85,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_owner_without_tasks_only_folds() {
-        let none = Tasks::new();
+        let none = none()(Generation { family: Family::Logins, number: 1, epoch: 0 });
         assert!(futures::poll!(Box::pin(run(&none, 0))).is_pending());
     }
 }

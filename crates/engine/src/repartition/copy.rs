@@ -15,6 +15,7 @@ use foretell_events::record::{NewRecord, Record};
 use foretell_events::topic::full_name;
 use foretell_ports::Error;
 use foretell_ports::log::{Extent, Successors, present_name};
+use futures::future::BoxFuture;
 
 /// Maximum number of records in a batch.
 const BATCH_RECORDS_MAX: usize = 1_000;
@@ -53,7 +54,11 @@ struct Counts {
 impl Repartitioner {
     /// Copies every topic of the family completely. Reject if a producer appended during the copy, or if too much of a
     /// topic is rejected.
-    pub async fn copy(&self, successors: &mut dyn Successors) -> Result<(), Error> {
+    pub fn copy<'a>(&'a self, successors: &'a mut dyn Successors) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.copy_topics(successors))
+    }
+
+    async fn copy_topics(&self, successors: &mut dyn Successors) -> Result<(), Error> {
         let mut sources = Vec::new();
         for family in self.query.families() {
             sources.push(self.source(family).await?);

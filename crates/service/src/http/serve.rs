@@ -27,6 +27,7 @@ use axum::http::{Request, Version, header};
 use axum::response::Response;
 use axum::serve::Listener;
 use delivery::{Delivery, ResponseBody, Streams};
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -37,6 +38,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -113,21 +115,21 @@ fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// For TCP, set `TCP_NODELAY` with [`axum::serve::ListenerExt::tap_io`].
 pub async fn serve<L>(
     mut listener: L,
-    router: impl Fn() -> Router + Clone + Send + 'static,
+    router: impl Fn() -> Router + Send + Sync + 'static,
     config: &Config,
     shutdown: CancellationToken,
 ) where
     L: Listener,
     L::Addr: HasPeer,
 {
-    let acceptor = Acceptor::new(config, shutdown.clone());
+    let (acceptor, router): (_, CurrentRouter) = (Acceptor::new(config, shutdown.clone()), Arc::new(router));
     let mut connections = JoinSet::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             (io, address) = listener.accept() => if let Some(admitted) = acceptor.admit(address.peer()) {
-                connections.spawn(admitted.serve(io, router.clone()));
+                connections.spawn(admitted.serve(Box::new(io), router.clone()));
             },
             Some(_) = connections.join_next() => {}
             _ = upkeep.tick() => foretell_telemetry::upkeep(),
@@ -141,6 +143,14 @@ pub async fn serve<L>(
     // The remaining connections end with the set.
     connections.shutdown().await;
 }
+
+/// Returns the router for the next request.
+type CurrentRouter = Arc<dyn Fn() -> Router + Send + Sync>;
+
+/// The bytes of a connection: without its type, so that HTTP is compiled once and not for each kind of listener.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Assigns slots to new connections.
 struct Acceptor {
@@ -222,10 +232,11 @@ struct Admitted {
 
 impl Admitted {
     /// Serves the connection to its end.
-    async fn serve<I>(self, io: I, router: impl Fn() -> Router + Clone + Send + 'static)
-    where
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-    {
+    fn serve(self, io: Box<dyn Io>, router: CurrentRouter) -> BoxFuture<'static, ()> {
+        Box::pin(self.serve_requests(io, router))
+    }
+
+    async fn serve_requests(self, io: Box<dyn Io>, router: CurrentRouter) {
         let Self { slot: _slot, watch, service: ConnectionService { probes_only, write, builder, cors }, shutdown } =
             self;
         let (requests, delivery) = (watch.clone(), Arc::<Delivery>::default());
@@ -266,7 +277,7 @@ fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
 /// The answer of the router, or the reason why a request does not reach it.
 async fn answered(
     request: Request<Incoming>,
-    router: impl Fn() -> Router,
+    router: CurrentRouter,
     probes_only: bool,
 ) -> Result<Response, Infallible> {
     match refusal(&request, probes_only) {

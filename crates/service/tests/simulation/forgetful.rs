@@ -15,7 +15,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::user::LoginFold;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::generation;
+use foretell_engine::pipeline::{generation, task};
 use foretell_events::key;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
@@ -189,7 +189,7 @@ impl World {
                 misplaced: Arc::default(),
                 config: world::config(),
             };
-            let run = family::run(views, |_| Vec::new(), CancellationToken::new());
+            let run = family::run(views, task::none(), CancellationToken::new());
             self.process = Some(Process::start(faults, run));
         }
         ended

@@ -264,7 +264,7 @@ async fn serve(ports: Arc<Ports>, planning: Planning, pipeline: Config) -> Resul
         .planner(Arc::new(Low));
     let shutdown = CancellationToken::new();
     tokio::try_join!(
-        folds.fold(Family::Appointments, task::none, shutdown.clone()),
+        folds.fold(Family::Appointments, task::none(), shutdown.clone()),
         folds.fold(Family::Reminders, planner, shutdown.clone()),
     )?;
     Ok(())

@@ -18,7 +18,7 @@ use foretell_domain::view::{Fold, Limits, fingerprint};
 use foretell_engine::jobs::JobEvent;
 use foretell_engine::pipeline::Config;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::generation;
+use foretell_engine::pipeline::{generation, task};
 use foretell_engine::rebuild::RebuildAction;
 use foretell_events::key;
 use foretell_ports::clock::Clock;
@@ -87,7 +87,7 @@ pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_po
     let (log, store) = (ports.clone(), ports);
     let views =
         Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config: config() };
-    family::run(views, |_| Vec::new(), CancellationToken::new()).await
+    family::run(views, task::none(), CancellationToken::new()).await
 }
 
 /// The kinds of faults in a run.

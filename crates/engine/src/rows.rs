@@ -20,7 +20,7 @@ mod pointers;
 
 pub use pointers::Pointers;
 
-use cache::{Cache, Cached};
+use cache::{Begun, Cache, Cached};
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::cell::{self, Cell, Corrupt};
@@ -53,7 +53,7 @@ use tracing::Instrument;
 pub struct Config {
     /// Merged aggregate rows kept in memory; 0 keeps none.
     #[serde(skip)]
-    pub cache_entries_max: u64,
+    pub cache_entries_max: usize,
     /// Maximum age of an aggregate that an HTTP answer is computed from, in milliseconds.
     pub stale_ms_max: u64,
     /// How long after a swap readers may still read the previous generation, in milliseconds.
@@ -196,7 +196,7 @@ impl Rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
                 tracing::debug!(%error, "a score is computed without features");
-                self.cached_rows(generation, self.cache_version(Family::Logins), keys, Instant::now())
+                self.cached_rows(generation, keys, self.begin(Family::Logins))
             }
         };
         LoginRows { user, features }
@@ -235,8 +235,8 @@ impl Rows {
 
     /// The merged rows at `keys`, in their order; those that are not cached are read.
     async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
-        let (cache_version, read_at) = (self.cache_version(generation.family), Instant::now());
-        let mut found = self.cached_rows(generation, cache_version, keys, read_at);
+        let begun = self.begin(generation.family);
+        let mut found = self.cached_rows(generation, keys, begun);
         let missing: Vec<_> =
             keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
         let read = self.read(generation, None, &missing).await?;
@@ -245,15 +245,15 @@ impl Rows {
             let Some((key, partials)) = read.next() else { break };
             let merged = Arc::new(merge::<A>(&partials)?);
             if let Some(cache) = &self.cache {
-                cache.insert((generation, cache_version, key), merged.clone(), read_at);
+                cache.insert((generation, key), merged.clone(), begun);
             }
             *slot = Some(merged);
         }
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn cache_version(&self, family: Family) -> u64 {
-        self.cache_version_of(family).load(Ordering::Acquire)
+    fn begin(&self, family: Family) -> Begun {
+        Begun { at: Instant::now(), version: self.cache_version_of(family).load(Ordering::Acquire) }
     }
 
     fn cache_version_of(&self, family: Family) -> &AtomicU64 {
@@ -262,15 +262,9 @@ impl Rows {
     }
 
     /// The cached rows of one view, in the order of `keys`.
-    fn cached_rows<A: Cached>(
-        &self,
-        generation: Generation,
-        cache_version: u64,
-        keys: &[RowKey],
-        now: Instant,
-    ) -> Vec<Option<Arc<A>>> {
+    fn cached_rows<A: Cached>(&self, generation: Generation, keys: &[RowKey], now: Begun) -> Vec<Option<Arc<A>>> {
         let Some(cache) = &self.cache else { return vec![None; keys.len()] };
-        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, cache_version, key.clone()), now)).collect();
+        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, key.clone()), now)).collect();
         let hits = found.iter().flatten().count();
         if let Some(key) = keys.first() {
             for (result, count) in [("hit", hits), ("miss", keys.len() - hits)] {

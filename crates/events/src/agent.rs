@@ -19,7 +19,8 @@ mod programs;
 
 use super::codec::bounds::{LABEL_BYTES_MAX, USER_AGENT_KEPT_BYTES};
 use super::login::Attempt;
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::sync::{Arc, LazyLock};
 use ua_parser::{Extractor, Regexes, os, user_agent};
 
@@ -27,6 +28,8 @@ use ua_parser::{Extractor, Regexes, os, user_agent};
 const MEMO_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of a cache entry in addition to its string.
 const MEMO_ENTRY_BYTES: usize = 256;
+/// How many strings are expected.
+const MEMO_ENTRIES: usize = 10_000;
 /// Raised whenever the same rules read the same string differently.
 const READING_VERSION: u32 = 2;
 /// The rules of uap-core, as JSON.
@@ -107,14 +110,23 @@ pub fn is_scripted(attempt: &Attempt) -> bool {
     says_so || attempt.device_type.as_deref() == Some(DeviceType::Bot.name())
 }
 
+/// Weighs the entries of the cache by their memory.
+#[derive(Debug, Clone)]
+struct EntryBytes;
+
+impl Weighter<Box<str>, Arc<Agent>> for EntryBytes {
+    fn weight(&self, text: &Box<str>, _: &Arc<Agent>) -> u64 {
+        (text.len() + MEMO_ENTRY_BYTES) as u64
+    }
+}
+
 /// The parts of a user agent; only its first [`USER_AGENT_KEPT_BYTES`] are read.
 pub fn read(user_agent: &str) -> Arc<Agent> {
-    static MEMO: LazyLock<Cache<Box<str>, Arc<Agent>, hashbrown::DefaultHashBuilder>> = LazyLock::new(|| {
-        Cache::<Box<str>, Arc<Agent>>::builder()
-            .max_capacity(MEMO_BYTES_MAX)
-            .weigher(|text, _| u32::try_from(text.len() + MEMO_ENTRY_BYTES).unwrap_or(u32::MAX))
-            .build_with_hasher(hashbrown::DefaultHashBuilder::default())
-    });
+    static MEMO: LazyLock<Cache<Box<str>, Arc<Agent>, EntryBytes, hashbrown::DefaultHashBuilder>> =
+        LazyLock::new(|| {
+            let hasher = hashbrown::DefaultHashBuilder::default();
+            Cache::with(MEMO_ENTRIES, MEMO_BYTES_MAX, EntryBytes, hasher, DefaultLifecycle::default())
+        });
     let kept = cut(user_agent, USER_AGENT_KEPT_BYTES);
     MEMO.get(kept).unwrap_or_else(|| {
         let agent = Arc::new(parse(kept));

@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 /// How long a calibration is used before it is computed again.
 pub(crate) const CALIBRATED_FOR: Duration = Duration::from_secs(60);
 /// Tenants whose calibration is kept in memory; the least recently used is evicted first.
-const TENANTS_MAX: u64 = 10_000;
+const TENANTS_MAX: usize = 10_000;
 /// Days whose rows are read in one call.
 const DAYS_AT_ONCE: usize = 7;
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Tenants whose policy is kept in memory; the least recently used is evicted first.
-const TENANTS_MAX: u64 = 10_000;
+const TENANTS_MAX: usize = 10_000;
 
 /// The tenant's policy could not be read, so that of the settings was used.
 pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";

@@ -10,14 +10,15 @@
 //! request itself until its deadline, a calibration by a task whose result several requests wait for. The pointers of
 //! the engine are different: a stale pointer is never used.
 
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One value of each tenant, up to a number of tenants; the least recently used is evicted first.
+/// One value of each tenant, up to a number of tenants; one that was not used recently is evicted first.
 pub(crate) struct Refreshed<V> {
-    held: moka::sync::Cache<String, Arc<Held<V>>>,
+    held: Cache<String, Arc<Held<V>>>,
     stale_after: Duration,
 }
 
@@ -40,8 +41,8 @@ impl<V> Drop for Refresh<V> {
 impl<V: Clone + Send + Sync + 'static> Refreshed<V> {
     /// Nothing yet, of at most `tenants_max` tenants. Values that were read longer than `stale_after` ago are to be
     /// refreshed.
-    pub(crate) fn new(tenants_max: u64, stale_after: Duration) -> Self {
-        Self { held: moka::sync::Cache::new(tenants_max), stale_after }
+    pub(crate) fn new(tenants_max: usize, stale_after: Duration) -> Self {
+        Self { held: Cache::new(tenants_max), stale_after }
     }
 
     /// The held value, and for one caller at a time the permit to refresh it if it is stale.
@@ -60,16 +61,27 @@ impl<V: Clone + Send + Sync + 'static> Refreshed<V> {
     /// held then.
     pub(crate) fn keep(&self, tenant: &str, read_at: Instant, value: V) -> V {
         let new = Arc::new(Held { value, read_at, is_refreshing: AtomicBool::new(false) });
-        let held = self.held.entry_by_ref(tenant).and_upsert_with(|known| match known {
-            Some(known) if known.value().read_at > read_at => known.into_value(),
-            _ => new,
+        let held = self.held.entry(tenant, None, |_, held| {
+            if held.read_at <= read_at {
+                *held = new.clone();
+            }
+            EntryAction::Retain(held.value.clone())
         });
-        held.into_value().value.clone()
+        match held {
+            EntryResult::Retained(value) => value,
+            EntryResult::Vacant(place) => {
+                drop(place.insert(new.clone()));
+                new.value.clone()
+            }
+            EntryResult::Removed(..) | EntryResult::Replaced(..) | EntryResult::Timeout => {
+                unreachable!("invariant: entries are retained, without a time limit")
+            }
+        }
     }
 
     /// Drops the value of a tenant.
     pub(crate) fn forget(&self, tenant: &str) {
-        self.held.invalidate(tenant);
+        self.held.remove(tenant);
     }
 }
 

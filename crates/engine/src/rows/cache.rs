@@ -4,6 +4,8 @@ use foretell_domain::address::{Generation, RowKey};
 use foretell_domain::view::Merge;
 use foretell_domain::view::feature::Feature;
 use foretell_domain::view::lead::Lead;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::DefaultLifecycle;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,39 +40,45 @@ macro_rules! cached {
 
 cached!(Feature, Lead);
 
-/// The generation, cache version and key that a merged row was read from.
-pub(super) type CacheKey = (Generation, u64, RowKey);
+/// The generation and key that a merged row was read from.
+pub(super) type CacheKey = (Generation, RowKey);
+
+/// When a read began: its time, and the cache version of the family then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) at: Instant,
+    pub(super) version: u64,
+}
 
 /// A merged row, and when its read began.
 #[derive(Debug, Clone)]
 struct Remembered {
     merged: Merged,
-    read_at: Instant,
+    read: Begun,
 }
 
-/// Merged rows, while they are fresh. A stale row is replaced in place, because expiring and inserting it again would
-/// cost more than the read. Keys are hashed quickly, with a seed of the process, because the maintenance of the cache
-/// hashes them as well.
+/// Merged rows, while they are fresh. A stale row is replaced in place. Keys are hashed quickly, with a seed of the
+/// process.
 pub(super) struct Cache {
-    rows: moka::sync::Cache<CacheKey, Remembered, hashbrown::DefaultHashBuilder>,
+    rows: quick_cache::sync::Cache<CacheKey, Remembered, UnitWeighter, hashbrown::DefaultHashBuilder>,
     stale_max: Duration,
 }
 
 impl Cache {
-    /// How long a row that is not used stays in memory.
-    const KEPT: Duration = Duration::from_secs(60);
-
-    pub(super) fn new(entries_max: u64, stale_max: Duration) -> Self {
-        let rows = moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(stale_max.max(Self::KEPT));
-        Self { rows: rows.build_with_hasher(hashbrown::DefaultHashBuilder::default()), stale_max }
+    pub(super) fn new(entries_max: usize, stale_max: Duration) -> Self {
+        let (hasher, lifecycle) = (hashbrown::DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let rows = quick_cache::sync::Cache::with(entries_max, entries_max as u64, UnitWeighter, hasher, lifecycle);
+        Self { rows, stale_max }
     }
 
-    pub(super) fn get<A: Cached>(&self, key: &CacheKey, now: Instant) -> Option<Arc<A>> {
+    /// The row, if its read began in this version and not too long before.
+    pub(super) fn get<A: Cached>(&self, key: &CacheKey, now: Begun) -> Option<Arc<A>> {
         let row = self.rows.get(key)?;
-        (now.duration_since(row.read_at) < self.stale_max).then(|| A::of(row.merged)).flatten()
+        let is_fresh = row.read.version == now.version && now.at.duration_since(row.read.at) < self.stale_max;
+        is_fresh.then(|| A::of(row.merged)).flatten()
     }
 
-    pub(super) fn insert<A: Cached>(&self, key: CacheKey, state: Arc<A>, read_at: Instant) {
-        self.rows.insert(key, Remembered { merged: A::into_merged(state), read_at });
+    pub(super) fn insert<A: Cached>(&self, key: CacheKey, state: Arc<A>, read: Begun) {
+        self.rows.insert(key, Remembered { merged: A::into_merged(state), read });
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use axum::Router;
 use foretell::app::{self, Backends};
 use foretell::config::Config;
-use foretell_domain::address::Family;
+use foretell_domain::address::{Family, Generation};
 use foretell_engine::pipeline::task::{self, OwnerTasks};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Position, Topic, codec};

@@ -18,12 +18,17 @@ pub mod family;
 pub mod follow;
 mod full_rows;
 pub mod generation;
+mod memory;
 pub mod misplaced;
+mod slots;
 pub mod task;
 pub mod tolerance;
+mod window;
 pub mod working;
+mod written;
 
 pub use config::Config;
+pub use memory::Memory;
 
 use foretell_domain::address::{Generation, RowKey};
 use foretell_domain::dead;
@@ -39,16 +44,21 @@ use foretell_ports::retry::{self, Backoff};
 use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, Store};
 use foretell_telemetry::meter;
 use foretell_telemetry::trace;
+use futures::FutureExt;
 use misplaced::Misplaced;
+use slots::SlotId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tolerance::{Excess, Shares, Tolerance};
+use window::Window;
 use working::{FoldControl, WorkingSet};
 
 /// The pause before a failed operation is retried for the first time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
+/// Records that are read together while the fold is behind: enough for several keys in each look-up.
+const GATHERED_RECORDS_MAX: usize = 8_000;
 /// How often a stopped partition repeats its log line.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -60,6 +70,18 @@ pub enum Exit {
     /// A row is past a record whose outcome it no longer carries: another process has moved the checkpoint on, so the
     /// partition starts over from the store's checkpoint. The offset is the checkpoint that this pipeline started from.
     Restart(i64),
+}
+
+/// The result of folding what was read.
+enum Handled {
+    /// Everything was folded.
+    Folded,
+    /// The partition starts over from the store's checkpoint.
+    Restart,
+    /// The partition stops until an operator decides.
+    Stop,
+    /// The next owner waits.
+    Revoked(Acknowledge),
 }
 
 /// Which dead letters a pipeline writes. A record that is folded again was rejected before and already has its letter.
@@ -95,6 +117,8 @@ pub struct Shared<F> {
     pub shares: Shares,
     /// Reports which partitioner put records into wrong partitions.
     pub misplaced: Arc<Misplaced>,
+    /// Divides the memory among the partitions of the process.
+    pub memory: Memory,
     /// Bounds.
     pub config: Config,
 }
@@ -125,8 +149,8 @@ impl<F: Fold> Shared<F> {
     }
 }
 
-/// An event and the address of its owner's row, or why the record cannot be folded.
-type Decoded = Result<(RowKey, Event), Rejection>;
+/// An event and the slot of its owner's row, or why the record cannot be folded.
+type Decoded = Result<(SlotId, Event), Rejection>;
 
 /// Folds one partition.
 pub struct Pipeline<F: Fold> {
@@ -146,8 +170,7 @@ pub struct Pipeline<F: Fold> {
     /// The checkpoint that the store has acknowledged.
     durable: i64,
     started_at: i64,
-    records: usize,
-    opened: Option<Instant>,
+    window: Window,
 }
 
 impl<F: Fold> Pipeline<F> {
@@ -156,6 +179,7 @@ impl<F: Fold> Pipeline<F> {
         meter::folds(F::FAMILY.name(), partition);
         let rows = WorkingSet::new(Arc::clone(&shared), partition, checkpoint.next);
         let tolerance = Tolerance::of(shared.shares.clone());
+        let window = Window::new(shared.memory.share());
         Self {
             shared,
             reader,
@@ -169,8 +193,7 @@ impl<F: Fold> Pipeline<F> {
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
-            records: 0,
-            opened: None,
+            window,
         }
     }
 
@@ -178,36 +201,68 @@ impl<F: Fold> Pipeline<F> {
     ///
     /// An error of kind Retry means that the reader's connection ended: the caller joins the group again.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
-        let linger = Duration::from_millis(self.shared.config.batch_linger_ms);
         self.letters_from = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(Exit::Revoked),
             from = self.shared.letters_from(self.partition) => from?,
         };
         loop {
-            if self.is_overdue() {
+            if self.window.is_overdue(&self.shared.config) {
                 // Before anything else, so that a fast log cannot starve it.
                 self.flush().await?;
             }
             self.warn_misplaced();
-            let due = self.opened.map_or_else(Instant::now, |at| at + linger);
+            let due = self.window.due(&self.shared.config);
             let warning_due = self.misplaced_warning_at.unwrap_or(due);
             tokio::select! {
-                biased; // Available records join the batch: the fuller it is, the less a row costs.
+                biased; // Available records join the window: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
-                next = self.reader.next() => match next? {
-                    Next::Records(records) => match self.take(records).await? {
-                        FoldControl::Done => {}
-                        FoldControl::Restart => return Ok(Exit::Restart(self.started_at)),
-                        FoldControl::Stop => return self.wait_stopped(shutdown).await,
-                    },
-                    Next::End(next) => self.reached(next),
-                    Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
+                next = self.reader.next() => match self.handle(next?).await? {
+                    Handled::Folded => {}
+                    Handled::Restart => return Ok(Exit::Restart(self.started_at)),
+                    Handled::Stop => return self.wait_stopped(shutdown).await,
+                    Handled::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
-                () = sleep_until(due), if self.opened.is_some() => self.flush().await?,
+                () = sleep_until(due), if self.window.is_open() => self.flush().await?,
                 () = sleep_until(warning_due), if self.misplaced_warning_at.is_some() => {}
             }
         }
+    }
+
+    /// Folds what was read.
+    async fn handle(&mut self, next: Next) -> Result<Handled, Error> {
+        let mut upcoming = Some(next);
+        while let Some(next) = upcoming.take() {
+            match next {
+                Next::Records(mut records) => {
+                    self.window.read(records.len(), &self.shared.config);
+                    upcoming = self.gather(&mut records)?;
+                    match self.take(records).await? {
+                        FoldControl::Done => {}
+                        FoldControl::Restart => return Ok(Handled::Restart),
+                        FoldControl::Stop => return Ok(Handled::Stop),
+                    }
+                }
+                Next::End(next) => self.reached(next),
+                Next::Revoked(acknowledge) => return Ok(Handled::Revoked(acknowledge)),
+            }
+        }
+        Ok(Handled::Folded)
+    }
+
+    /// Behind the head, adds records that are available, so that the rows of all of them are read together. Returns
+    /// what followed them.
+    fn gather(&mut self, records: &mut Vec<Record>) -> Result<Option<Next>, Error> {
+        while self.window.is_behind() && records.len() < GATHERED_RECORDS_MAX {
+            match self.reader.next().now_or_never().transpose()? {
+                Some(Next::Records(more)) => {
+                    self.window.read(more.len(), &self.shared.config);
+                    records.extend(more);
+                }
+                other => return Ok(other),
+            }
+        }
+        Ok(None)
     }
 
     /// Warns of records in wrong partitions when a warning is due.
@@ -216,11 +271,6 @@ impl<F: Fold> Pipeline<F> {
         if self.misplaced_warning_at.take_if(|due| *due <= now).is_some() {
             self.shared.misplaced.warn(F::FAMILY, now);
         }
-    }
-
-    fn is_overdue(&self) -> bool {
-        let longest = Duration::from_millis(self.shared.config.batch_age_ms_max);
-        self.opened.is_some_and(|at| at.elapsed() >= longest)
     }
 
     /// Flushes the open batch, for as long as the next owner waits. A late flush is harmless: positions decide which
@@ -268,17 +318,18 @@ impl<F: Fold> Pipeline<F> {
 
     /// Handles the end of the partition: offsets below it without a record are holes and count as folded.
     fn reached(&mut self, next: i64) {
+        self.window.reach_head();
         if next > self.checkpoint.next {
             self.checkpoint.next = next;
-            self.opened.get_or_insert_with(Instant::now);
+            self.window.open();
         }
     }
 
     async fn take(&mut self, records: Vec<Record>) -> Result<FoldControl, Error> {
         let mut rest = records.as_slice();
         while !rest.is_empty() {
-            let room = self.shared.config.batch_records_max.saturating_sub(self.records).max(1);
-            let (chunk, later) = rest.split_at(room.min(rest.len()));
+            let capacity = self.window.capacity(&self.shared.config);
+            let (chunk, later) = rest.split_at(capacity.min(rest.len()));
             rest = later;
             match self.fold(chunk).await? {
                 FoldControl::Done => {}
@@ -289,7 +340,7 @@ impl<F: Fold> Pipeline<F> {
                     return Ok(FoldControl::Stop);
                 }
             }
-            if self.records >= self.shared.config.batch_records_max {
+            if self.window.is_full(&self.shared.config, self.rows.bytes()) {
                 self.flush().await?;
             }
         }
@@ -300,40 +351,40 @@ impl<F: Fold> Pipeline<F> {
     async fn fold(&mut self, records: &[Record]) -> Result<FoldControl, Error> {
         let decode = |record| {
             let event = judge(record, self.shared.partitions, self.shared.gate.from_ms)?;
-            Ok((WorkingSet::<F>::owner_key(&event), event))
+            Ok((self.rows.owner(&event), event))
         };
-        let decoded: Vec<_> = records.iter().map(decode).collect();
-        self.load_owners(&decoded).await?;
-        for (at, record) in records.iter().enumerate() {
-            self.opened.get_or_insert_with(Instant::now);
-            match &decoded[at] {
+        let decoded: Vec<Decoded> = records.iter().map(decode).collect();
+        self.load_owners().await?;
+        for (record, decoded) in records.iter().zip(&decoded) {
+            self.window.open();
+            match decoded {
                 Err(rejection) => {
                     if !self.reject(record, rejection) {
                         return Ok(FoldControl::Stop);
                     }
                 }
                 Ok((owner, event)) => {
-                    if self.rows.is_full(owner) {
+                    if self.rows.is_full(*owner) {
                         self.contribute().await?;
-                        self.flush().await?;
-                        self.load_owners(&decoded[at..]).await?;
+                        // Slots of later events stay valid: nothing is evicted.
+                        self.write().await?;
                     }
                     count_without_network(event);
                     let place = RecordPosition { partition: self.partition, offset: record.position.offset };
                     let (system, topic) = (self.shared.log.system(), &self.shared.topic_name);
-                    let fold = || self.rows.fold(owner, event, place);
+                    let fold = || self.rows.fold(*owner, event, place);
                     if trace::folding(system, topic, record, fold) == FoldControl::Restart {
                         return Ok(FoldControl::Restart);
                     }
                     self.tolerance.fold();
                 }
             }
-            self.records += 1;
+            self.window.add();
             self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(last_record(record)) };
         }
         self.tolerance.commit_good(&self.shared.config);
         self.contribute().await?;
-        self.opened.get_or_insert_with(Instant::now);
+        self.window.open();
         Ok(FoldControl::Done)
     }
 
@@ -360,24 +411,30 @@ impl<F: Fold> Pipeline<F> {
         true
     }
 
-    async fn load_owners(&mut self, decoded: &[Decoded]) -> Result<(), Error> {
-        let owners = decoded.iter().filter_map(|event| event.as_ref().ok().map(|(owner, _)| owner));
-        let missing = self.rows.missing_owners(owners);
-        let read = self.shared.read(self.partition, &missing).await?;
-        self.rows.load_owners(missing, read)
+    async fn load_owners(&mut self) -> Result<(), Error> {
+        let (owners, keys) = self.rows.missing_owners();
+        let read = self.shared.read(self.partition, &keys).await?;
+        self.rows.load_owners(owners, read)
     }
 
     async fn contribute(&mut self) -> Result<(), Error> {
-        let missing = self.rows.missing_aggregates();
-        let read = self.shared.read(self.partition, &missing).await?;
-        self.rows.load_aggregates(missing, read)?;
+        let (aggregates, keys) = self.rows.missing_aggregates()?;
+        let read = self.shared.read(self.partition, &keys).await?;
+        self.rows.load_aggregates(aggregates, read)?;
         self.rows.contribute()
     }
 
-    /// Writes dead letters, rows, the checkpoint, and then the group's offset, which is only a hint.
+    /// Writes the window, and then forgets rows that exceed the memory of the partition.
     async fn flush(&mut self) -> Result<(), Error> {
-        self.opened = None;
-        self.records = 0;
+        self.write().await?;
+        let config = &self.shared.config;
+        self.rows.evict(self.window.rows_max(config), self.window.bytes_max(config));
+        Ok(())
+    }
+
+    /// Writes dead letters, rows, the checkpoint, and then the group's offset, which is only a hint.
+    async fn write(&mut self) -> Result<(), Error> {
+        self.window.close();
         if self.checkpoint.next == self.durable && self.dead.is_empty() {
             return Ok(());
         }
@@ -390,7 +447,7 @@ impl<F: Fold> Pipeline<F> {
         let flush = Flush {
             generation: self.shared.generation,
             partition: self.partition,
-            rows: self.rows.take_dirty(),
+            rows: self.rows.take_changed(),
             checkpoint: self.checkpoint,
         };
         retry(config, || self.shared.store.apply(&flush)).await?;

@@ -312,6 +312,7 @@ impl Repartitioner {
             store: Arc::clone(&self.verifier.store),
             shares: Default::default(),
             misplaced: Default::default(),
+            memory: Default::default(),
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();

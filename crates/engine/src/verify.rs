@@ -240,6 +240,7 @@ impl Verifier {
             store: Arc::clone(&scratch.store),
             shares: Default::default(),
             misplaced: Default::default(),
+            memory: Default::default(),
             config: self.config.clone(),
         };
         let again = Refold::new(Arc::new(shared), scratch, run.context.clone());

@@ -27,7 +27,7 @@ use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::task::OwnerTasks;
-use foretell_engine::pipeline::{self, task};
+use foretell_engine::pipeline::{self, Memory, task};
 use foretell_engine::progress::{self, Progress};
 use foretell_engine::rebuild::Rebuilder;
 use foretell_engine::rows::{self, Rows};
@@ -92,6 +92,7 @@ pub struct Instance {
     rows: Arc<Rows>,
     policies: Policies,
     assessor: Arc<Assessor>,
+    memory: Memory,
 }
 
 impl Instance {
@@ -105,7 +106,14 @@ impl Instance {
         };
         let policies = Policies::new(&rows, settings, config.reads.stale_ms_max);
         let assessor = Assessor::new(rows.clone(), config.no_show.clone(), policies.no_show_model.clone());
-        Self { ports, config: Arc::new(config), rows, policies, assessor: Arc::new(assessor) }
+        Self {
+            ports,
+            config: Arc::new(config),
+            rows,
+            policies,
+            assessor: Arc::new(assessor),
+            memory: Memory::default(),
+        }
     }
 
     /// What the generations of a family share.
@@ -118,6 +126,7 @@ impl Instance {
             log,
             store,
             misplaced,
+            memory: self.memory.clone(),
             config: self.config.pipeline.clone(),
         }
     }

@@ -114,6 +114,11 @@ pub fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
     bytes
 }
 
+/// Bytes of a state as [`encode_state`] writes it, without writing it.
+pub fn encoded_bytes<T: Serialize>(state: &T) -> usize {
+    postcard::experimental::serialized_size(state).unwrap_or(usize::MAX)
+}
+
 /// A state from its bytes.
 pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Corrupt> {
     postcard::from_bytes(bytes).map_err(Corrupt::new)

@@ -27,12 +27,24 @@ pub struct Config {
     /// Age at which a batch is flushed even while records keep arriving: the longest time until an event is visible,
     /// not counting the flush itself.
     pub batch_age_ms_max: u64,
-    /// Records of one owner in a batch; bounds the list that its row carries.
+    /// Records of a batch while the fold is far behind the head of the log.
+    pub behind_records_max: usize,
+    /// Memory for the rows of all partitions that are far behind, in bytes; a batch is flushed earlier when the share of
+    /// its partition is used up.
+    pub behind_bytes_max: usize,
+    /// Age at which a batch is flushed while the fold is far behind.
     #[serde(skip)]
-    pub owner_records_max: usize,
-    /// Decoded rows kept; beyond this number, rows that were not used recently are read again when needed.
+    pub behind_age_ms_max: u64,
+    /// Bytes of outcomes since the last flush that the row of one owner carries: the batch is flushed when one has more.
+    #[serde(skip)]
+    pub owner_pending_bytes_max: usize,
+    /// Decoded rows of a partition that are kept at the head of the log; beyond this number, rows that were not used
+    /// recently are read again when needed.
     #[serde(skip)]
     pub cached_rows_max: usize,
+    /// The same bound in bytes.
+    #[serde(skip)]
+    pub cached_bytes_max: usize,
     /// How long a revoked partition may flush before the next owner continues without it.
     pub drain_ms_max: u64,
     /// Records rejected in a row before a partition stops; 0 sets no bound.
@@ -61,8 +73,12 @@ impl Default for Config {
             batch_records_max: 2_000,
             batch_linger_ms: 10,
             batch_age_ms_max: 100,
-            owner_records_max: 128,
+            behind_records_max: 20_000,
+            behind_bytes_max: 256 << 20,
+            behind_age_ms_max: 5_000,
+            owner_pending_bytes_max: 64 << 10,
             cached_rows_max: 10_000,
+            cached_bytes_max: 16 << 20,
             drain_ms_max: 8_000,
             rejected_run_max: 1_000,
             rejected_percent_max: 50,

@@ -17,7 +17,7 @@ use super::generation;
 use super::misplaced::Misplaced;
 use super::task::OwnerTasks;
 use super::tolerance::Shares;
-use super::{Config, DeadLetterMode, Shared, retry};
+use super::{Config, DeadLetterMode, Memory, Shared, retry};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Fold};
@@ -51,6 +51,8 @@ pub struct Views<F> {
     pub store: Arc<dyn Store>,
     /// Reports which partitioner put records into wrong partitions.
     pub misplaced: Arc<Misplaced>,
+    /// Divides the memory among the partitions of the process.
+    pub memory: Memory,
     /// Bounds.
     pub config: Config,
 }
@@ -70,6 +72,7 @@ impl<F: Fold> Views<F> {
             store: Arc::clone(&self.store),
             shares: Shares::default(),
             misplaced: Arc::clone(&self.misplaced),
+            memory: self.memory.clone(),
             config: self.config.clone(),
         }
     }

@@ -17,15 +17,17 @@
 
 use super::Shared;
 use super::full_rows::FullRows;
+use super::slots::{SlotId, Slots};
+use super::written::Written;
 use foretell_domain::address::RowKey;
-use foretell_domain::view::cell::{Carried, Cell, CellBuffer, Corrupt, decode_state};
+use foretell_domain::view::cell::{Carried, Cell, CellBuffer, Corrupt, decode_state, encoded_bytes};
 use foretell_domain::view::{Aggregate, Delta, Fold, FoldOutcome, Mismatch, RecordPosition, Skip};
 use foretell_events::Event;
 use foretell_ports::Error;
 use foretell_ports::store::{Row, RowWrite};
 use foretell_telemetry::meter;
-use hashbrown::HashMap;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -52,44 +54,20 @@ struct OwnerEntry<F: Fold> {
     position: i64,
     state: F::Owner,
     carried: Carried<F::Decision>,
-    dirty: bool,
+    /// Bytes of the pending list in the row, at least.
+    pending_bytes: usize,
+}
+
+// Not derived, because that would require a default of `F`.
+impl<F: Fold> Default for OwnerEntry<F> {
+    fn default() -> Self {
+        Self { position: -1, state: F::Owner::default(), carried: Carried::default(), pending_bytes: 0 }
+    }
 }
 
 struct AggregateEntry {
     position: i64,
     state: Aggregate,
-    dirty: bool,
-}
-
-/// Rows used in this turn and rows last used in the turn before; a row that is not used for a whole turn is dropped.
-struct Cache<R> {
-    hot: HashMap<RowKey, R>,
-    cold: HashMap<RowKey, R>,
-}
-
-impl<R> Cache<R> {
-    fn new() -> Self {
-        Self { hot: HashMap::new(), cold: HashMap::new() }
-    }
-
-    /// The row, if it is cached.
-    fn get(&mut self, key: &RowKey) -> Option<&mut R> {
-        // Most rows are hot, and looking twice into one map costs less than looking into two.
-        if !self.hot.contains_key(key)
-            && let Some((key, row)) = self.cold.remove_entry(key)
-        {
-            self.hot.insert(key, row);
-        }
-        self.hot.get_mut(key)
-    }
-
-    fn rotate(&mut self, rows_max: usize) {
-        if self.hot.len() > rows_max / 2 {
-            // Keep the memory of the emptied map: it would be needed again.
-            self.cold.clear();
-            std::mem::swap(&mut self.hot, &mut self.cold);
-        }
-    }
 }
 
 /// The rows of a partition between two flushes.
@@ -102,10 +80,10 @@ pub struct WorkingSet<F: Fold> {
     /// outcome is carried any more.
     flushes: VecDeque<(Instant, i64)>,
     latest_from: i64,
-    owners: Cache<OwnerEntry<F>>,
-    aggregates: Cache<AggregateEntry>,
+    owners: Slots<OwnerEntry<F>>,
+    aggregates: Slots<AggregateEntry>,
     /// Contributions that are not yet applied to the aggregates, by offset.
-    decided: Vec<(i64, RowKey, Delta)>,
+    decided: Vec<(i64, SlotId, Delta)>,
     /// Records since the last flush that were applied.
     applied: u64,
     /// Records since the last flush that were skipped, by reason.
@@ -115,16 +93,17 @@ pub struct WorkingSet<F: Fold> {
 }
 
 impl<F: Fold> WorkingSet<F> {
-    /// A partition without rows.
+    /// A partition without rows in memory, whose checkpoint is `durable`.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
+        let written = || if durable == 0 { Written::nothing() } else { Written::unknown() };
         Self {
             shared,
             partition,
             durable,
             flushes: VecDeque::new(),
             latest_from: i64::MIN,
-            owners: Cache::new(),
-            aggregates: Cache::new(),
+            owners: Slots::new(written()),
+            aggregates: Slots::new(written()),
             decided: Vec::new(),
             applied: 0,
             skipped: BTreeMap::new(),
@@ -132,47 +111,44 @@ impl<F: Fold> WorkingSet<F> {
         }
     }
 
-    /// The address of the row that owns an event.
-    pub(crate) fn owner_key(event: &Event) -> RowKey {
-        RowKey::hashed(F::OWNER, event.key())
+    /// The slot of the row that owns an event; valid until the next [`evict`](Self::evict).
+    pub(super) fn owner(&mut self, event: &Event) -> SlotId {
+        self.owners.find(RowKey::hashed(F::OWNER, event.key()))
     }
 
-    /// The owners among these that must be read first, each once.
-    pub(crate) fn missing_owners<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) -> Vec<RowKey> {
-        let missing: BTreeSet<_> = keys.filter(|key| self.owners.get(key).is_none()).collect();
-        missing.into_iter().cloned().collect()
+    /// The owners that must be read before their events are folded, and their addresses, each once.
+    pub(super) fn missing_owners(&mut self) -> (Vec<SlotId>, Vec<RowKey>) {
+        let Ok(missing) = self.owners.take_missing(|_| Ok::<_, Infallible>(OwnerEntry::default()));
+        let keys = self.owners.keys(&missing);
+        (missing, keys)
     }
 
-    /// Adds owner rows that were read, in the order of `keys`.
-    pub(crate) fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
-        for (key, partials) in keys.into_iter().zip(read) {
-            let row = match self.own(&partials) {
-                None => {
-                    OwnerEntry { position: -1, state: F::Owner::default(), carried: Carried::default(), dirty: false }
-                }
-                Some(row) => decode_owner(&row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
-            };
-            self.owners.hot.insert(key, row);
+    /// Adds owner rows that were read, in the order of `owners`.
+    pub(super) fn load_owners(&mut self, owners: Vec<SlotId>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+        for (id, partials) in owners.into_iter().zip(read) {
+            let stored = self.own(&partials);
+            let row = stored.map(|row| decode_owner(&row.cell)).transpose();
+            let row = row.map_err(|corrupt| unreadable(self.owners.key(id), &corrupt))?.unwrap_or_default();
+            self.owners.fill(id, row, stored.map_or(0, |row| row.cell.len()));
         }
         Ok(())
     }
 
-    /// Whether an owner has as many open records as its row may carry.
-    pub fn is_full(&mut self, owner: &RowKey) -> bool {
-        let (durable, most) = (self.durable, self.shared.config.owner_records_max);
-        self.owners.get(owner).is_some_and(|owner| {
-            let pending = &mut owner.carried.pending;
-            pending.len() >= most && {
-                pending.retain(|(offset, _)| *offset >= durable);
-                pending.len() >= most
-            }
-        })
+    /// Whether the row of an owner carries as many bytes of outcomes as it may.
+    pub(super) fn is_full(&mut self, owner: SlotId) -> bool {
+        let (durable, most) = (self.durable, self.shared.config.owner_pending_bytes_max);
+        let owner = self.owners.row(owner);
+        owner.pending_bytes >= most && {
+            owner.carried.pending.retain(|(offset, _)| *offset >= durable);
+            owner.pending_bytes = owner.carried.pending.iter().map(encoded_bytes).sum();
+            owner.pending_bytes >= most
+        }
     }
 
     /// Folds an event into its owner, or finds the earlier outcome of the same record.
-    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: RecordPosition) -> FoldControl {
+    pub(super) fn fold(&mut self, id: SlotId, event: &Event, place: RecordPosition) -> FoldControl {
         let fold = &self.shared.fold;
-        let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
+        let owner = self.owners.row(id);
         let known = owner.carried.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
         let outcome = match known {
             Ok(at) => owner.carried.pending[at].1.clone(),
@@ -187,8 +163,10 @@ impl<F: Fold> WorkingSet<F> {
                 if outcome.skipped() == Some(Skip::NoRoom) {
                     self.crowded.note(&event.envelope.tenant);
                 }
-                owner.carried.pending.push((place.offset, outcome.clone()));
-                owner.dirty = true;
+                let pending = (place.offset, outcome.clone());
+                owner.pending_bytes += encoded_bytes(&pending);
+                owner.carried.pending.push(pending);
+                self.owners.change(id);
                 outcome
             }
         };
@@ -202,45 +180,44 @@ impl<F: Fold> WorkingSet<F> {
                 if F::has_displaced(&decision) {
                     meter::displaced();
                 }
-                self.decided.extend(fold.contributions(event, &decision, place).into_iter().map(|contribution| {
+                for contribution in fold.contributions(event, &decision, place) {
                     let (key, delta) = contribution.into_parts();
-                    (place.offset, key, delta)
-                }));
+                    self.decided.push((place.offset, self.aggregates.find(key), delta));
+                }
             }
         }
         FoldControl::Done
     }
 
-    /// The aggregate rows that must be read before [`contribute`](Self::contribute), each once.
-    pub(crate) fn missing_aggregates(&mut self) -> Vec<RowKey> {
-        let keys = self.decided.iter().map(|(_, key, _)| key);
-        let missing: BTreeSet<_> = keys.filter(|key| self.aggregates.get(key).is_none()).collect();
-        missing.into_iter().cloned().collect()
+    /// The aggregate rows that must be read before [`contribute`](Self::contribute), and their addresses, each once.
+    pub(super) fn missing_aggregates(&mut self) -> Result<(Vec<SlotId>, Vec<RowKey>), Error> {
+        let missing = self.aggregates.take_missing(AggregateEntry::empty)?;
+        let keys = self.aggregates.keys(&missing);
+        Ok((missing, keys))
     }
 
-    /// Adds aggregate rows that were read, in the order of `keys`.
-    pub(crate) fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
-        for (key, partials) in keys.into_iter().zip(read) {
-            let row = match self.own(&partials) {
-                None => {
-                    let state = Aggregate::empty(&key).map_err(|error| mismatched(&key, error))?;
-                    AggregateEntry { position: -1, state, dirty: false }
-                }
-                Some(row) => decode_shares(&key, &row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
+    /// Adds aggregate rows that were read, in the order of `aggregates`.
+    pub(super) fn load_aggregates(&mut self, aggregates: Vec<SlotId>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+        for (id, partials) in aggregates.into_iter().zip(read) {
+            let (key, stored) = (self.aggregates.key(id), self.own(&partials));
+            let row = match stored {
+                None => AggregateEntry::empty(key)?,
+                Some(row) => decode_aggregate(key, &row.cell).map_err(|corrupt| unreadable(key, &corrupt))?,
             };
-            self.aggregates.hot.insert(key, row);
+            self.aggregates.fill(id, row, stored.map_or(0, |row| row.cell.len()));
         }
         Ok(())
     }
 
     /// Applies contributions to the aggregate rows whose offset is lower. Fatal if a contribution does not fit its row.
-    pub(crate) fn contribute(&mut self) -> Result<(), Error> {
-        for (offset, key, delta) in std::mem::take(&mut self.decided) {
-            let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
+    pub(super) fn contribute(&mut self) -> Result<(), Error> {
+        for (offset, id, delta) in self.decided.drain(..) {
+            let row = self.aggregates.row(id);
             if offset > row.position {
-                row.state.apply(&delta, self.shared.fold.limits()).map_err(|error| mismatched(&key, error))?;
+                let applied = row.state.apply(&delta, self.shared.fold.limits());
                 row.position = offset;
-                row.dirty = true;
+                applied.map_err(|error| mismatched(self.aggregates.key(id), error))?;
+                self.aggregates.change(id);
             }
         }
         Ok(())
@@ -248,25 +225,39 @@ impl<F: Fold> WorkingSet<F> {
 
     /// The rows to write, in the order of their addresses. Each is returned once: the flush is repeated until it is
     /// acknowledged, or the rows are dropped with their pipeline.
-    pub(crate) fn take_dirty(&mut self) -> Vec<RowWrite> {
-        let (durable, latest_from) = (self.durable, self.latest_from);
-        let (mut rows, mut scratch) = (Vec::new(), CellBuffer::default());
-        for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
-            owner.dirty = false;
+    pub(super) fn take_changed(&mut self) -> Vec<RowWrite> {
+        let Self { durable, latest_from, owners, aggregates, .. } = self;
+        let mut rows = Vec::with_capacity(owners.changed() + aggregates.changed());
+        let mut buffer = CellBuffer::default();
+        owners.take_changed(|key, owner| {
             let Carried { latest, pending } = &mut owner.carried;
-            pending.retain(|(offset, _)| *offset >= durable);
-            latest.retain(|(offset, _)| *offset >= latest_from);
+            pending.retain(|(offset, _)| *offset >= *durable);
+            latest.retain(|(offset, _)| *offset >= *latest_from);
             latest.drain(..latest.len().saturating_sub(LATEST_MAX));
-            let cell = scratch.owner(owner.position, &owner.state, &owner.carried);
+            let cell = buffer.owner(owner.position, &owner.state, &owner.carried);
             rows.push(RowWrite { key: key.clone(), position: owner.position, cell });
-        }
-        for (key, row) in self.aggregates.hot.iter_mut().filter(|(_, row)| row.dirty) {
-            row.dirty = false;
-            let cell = scratch.aggregate(row.position, &row.state);
+            rows.last().map_or(0, |row| row.cell.len())
+        });
+        aggregates.take_changed(|key, row| {
+            let cell = buffer.aggregate(row.position, &row.state);
             rows.push(RowWrite { key: key.clone(), position: row.position, cell });
-        }
+            rows.last().map_or(0, |row| row.cell.len())
+        });
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         rows
+    }
+
+    /// Memory of the rows, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.owners.bytes() + self.aggregates.bytes()
+    }
+
+    /// Forgets rows that were not used recently, if there are more than the bounds. No slot that was returned before is
+    /// valid any more, and no contribution may be open.
+    pub(super) fn evict(&mut self, rows_max: usize, bytes_max: usize) {
+        debug_assert!(self.decided.is_empty(), "contributions refer to slots");
+        self.owners.evict(rows_max / 4, bytes_max / 2);
+        self.aggregates.evict(rows_max, bytes_max / 2);
     }
 
     /// Notes that the rows and the checkpoint of the last flush are durable.
@@ -283,8 +274,6 @@ impl<F: Fold> WorkingSet<F> {
         let (applied, skipped) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.skipped));
         meter::folded(F::FAMILY.name(), applied, skipped.into_iter().map(|(reason, records)| (reason.name(), records)));
         self.crowded.report(now, F::FAMILY.name(), self.partition);
-        self.owners.rotate(self.shared.config.cached_rows_max / 4);
-        self.aggregates.rotate(self.shared.config.cached_rows_max);
     }
 
     fn own<'a>(&self, partials: &'a [Row]) -> Option<&'a Row> {
@@ -298,13 +287,20 @@ fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<OwnerEntry<F>, Corrupt> {
         position: cell.position,
         state: decode_state(cell.state)?,
         carried: decode_state(cell.carried)?,
-        dirty: false,
+        pending_bytes: cell.carried.len(),
     })
 }
 
-fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<AggregateEntry, Corrupt> {
+impl AggregateEntry {
+    fn empty(key: &RowKey) -> Result<Self, Error> {
+        let state = Aggregate::empty(key).map_err(|error| mismatched(key, error))?;
+        Ok(Self { position: -1, state })
+    }
+}
+
+fn decode_aggregate(key: &RowKey, bytes: &[u8]) -> Result<AggregateEntry, Corrupt> {
     let cell = Cell::decode(bytes)?;
-    Ok(AggregateEntry { position: cell.position, state: Aggregate::decode(key, cell.state)?, dirty: false })
+    Ok(AggregateEntry { position: cell.position, state: Aggregate::decode(key, cell.state)? })
 }
 
 fn mismatched(key: &RowKey, error: Mismatch) -> Error {
@@ -313,37 +309,4 @@ fn mismatched(key: &RowKey, error: Mismatch) -> Error {
 
 fn unreadable(key: &RowKey, corrupt: &Corrupt) -> Error {
     Error::fatal("read a row", format!("{} {:?}: {corrupt}", key.view.name(), key.key))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use foretell_domain::address::View;
-
-    fn key(n: usize) -> RowKey {
-        RowKey::hashed(View::User, n.to_string())
-    }
-
-    #[test]
-    fn rows_that_are_not_used_for_a_turn_are_let_go_and_others_stay() {
-        const ROWS_MAX: usize = 10;
-        let mut cache = Cache::new();
-        for n in 0..100 {
-            cache.hot.insert(key(n), n);
-            assert_eq!(cache.get(&key(0)), Some(&mut 0), "it is used in every turn");
-            cache.rotate(ROWS_MAX);
-            let held = cache.hot.len() + cache.cold.len();
-            assert!(held <= ROWS_MAX + 2, "{held} rows after {n}");
-        }
-        assert_eq!(cache.get(&key(1)), None);
-        assert_eq!(cache.get(&key(99)), Some(&mut 99));
-    }
-
-    #[test]
-    fn few_rows_are_kept_however_many_turns_pass() {
-        let mut cache = Cache::new();
-        cache.hot.extend((0..5).map(|n| (key(n), n)));
-        (0..100).for_each(|_| cache.rotate(10));
-        assert!((0..5).all(|n| cache.get(&key(n)).is_some()));
-    }
 }

@@ -41,6 +41,8 @@ pub enum Protocol {
     SkipOffByOne,
     /// Rows are read from a replica that has not seen every write.
     StaleReads,
+    /// A row that is stored is taken for one that was never written.
+    TakenForAbsent,
     /// The store acknowledges some rows and loses them.
     Forgetful,
     /// The new owner starts one record after its checkpoint.
@@ -65,7 +67,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Those that damage rows or dead letters.
-    pub const OF_VIEWS: [Self; 14] = [
+    pub const OF_VIEWS: [Self; 15] = [
         Self::CheckpointAhead,
         Self::CheckpointBeforeRows,
         Self::LastCheckpointWins,
@@ -74,6 +76,7 @@ impl Protocol {
         Self::NoRestart,
         Self::SkipOffByOne,
         Self::StaleReads,
+        Self::TakenForAbsent,
         Self::Forgetful,
         Self::StartBehind,
         Self::StartAtCommitted,
@@ -337,7 +340,10 @@ impl Store for BrokenStore {
         let is_stale = self.protocol == Protocol::StaleReads && self.random.chance(20);
         let replica = if is_stale { &self.behind } else { &self.inner };
         let read = replica.read(generation, source, keys).await?;
-        let read_as = |(key, rows): (&RowKey, Vec<Row>)| rows.into_iter().map(|row| self.read_as(key, row)).collect();
+        let read_as = |(key, rows): (&RowKey, Vec<Row>)| match self.protocol {
+            Protocol::TakenForAbsent if self.random.chance(5) => Vec::new(),
+            _ => rows.into_iter().map(|row| self.read_as(key, row)).collect(),
+        };
         Ok(keys.iter().zip(read).map(read_as).collect())
     }
 

@@ -15,7 +15,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::user::LoginFold;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::{generation, task};
+use foretell_engine::pipeline::{Memory, generation, task};
 use foretell_events::key;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
@@ -187,6 +187,7 @@ impl World {
                 log: Arc::new(self.log.clone()),
                 store: Arc::new(self.store.clone()),
                 misplaced: Arc::default(),
+                memory: Memory::default(),
                 config: world::config(),
             };
             let run = family::run(views, task::none(), CancellationToken::new());

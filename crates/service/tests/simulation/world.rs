@@ -16,8 +16,8 @@ use foretell_domain::view::client::AppointmentFold;
 use foretell_domain::view::user::LoginFold;
 use foretell_domain::view::{Fold, Limits, fingerprint};
 use foretell_engine::jobs::JobEvent;
-use foretell_engine::pipeline::Config;
 use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::{Config, Memory};
 use foretell_engine::pipeline::{generation, task};
 use foretell_engine::rebuild::RebuildAction;
 use foretell_events::key;
@@ -72,7 +72,8 @@ pub fn small() -> Limits {
 pub fn config() -> Config {
     Config {
         batch_records_max: 40,
-        owner_records_max: 6,
+        behind_records_max: 120,
+        owner_pending_bytes_max: 60,
         cached_rows_max: 24,
         drain_ms_max: 100,
         pointer_look_ms: 300,
@@ -81,12 +82,25 @@ pub fn config() -> Config {
     }
 }
 
+/// Windows of any size, at the head of the log and behind it, and memory that closes them early or keeps few rows.
+fn any_windows(random: &Random) -> Config {
+    Config {
+        batch_records_max: random.one_of(&[2, 10, 40]),
+        behind_records_max: random.one_of(&[1, 30, 400]),
+        behind_age_ms_max: random.one_of(&[20, 2_000]),
+        behind_bytes_max: random.one_of(&[2_000, 20_000, 1 << 30]),
+        cached_bytes_max: random.one_of(&[2_000, 20_000, 1 << 30]),
+        owner_pending_bytes_max: random.one_of(&[10, 60, 1_000]),
+        ..config()
+    }
+}
+
 /// A process of the views role.
-pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_ports::Error> {
+pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F, config: Config) -> Result<(), foretell_ports::Error> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store) = (ports.clone(), ports);
-    let views =
-        Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config: config() };
+    let (misplaced, memory) = (Arc::default(), Memory::default());
+    let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced, memory, config };
     family::run(views, task::none(), CancellationToken::new()).await
 }
 
@@ -168,7 +182,7 @@ impl<F: Fold + Clone> World<F> {
         let ports = self.ports(conditions, protocol);
         self.note(&format!("process {} starts", self.started));
         let faults = ports.faults.clone();
-        self.processes.push(Process::start(faults, keep(Arc::new(ports), self.fold.clone())));
+        self.processes.push(Process::start(faults, keep(Arc::new(ports), self.fold.clone(), any_windows(&self.random))));
     }
 
     async fn play(mut self) -> Run {

@@ -13,18 +13,20 @@ use foretell_domain::view::cell::{decode_state, encode_state};
 use foretell_domain::view::client::attribute::Attributes;
 use foretell_domain::view::client::snapshot::{Snapshot, Subject};
 use foretell_domain::view::client::{Client, Start};
-use foretell_domain::view::feature::FeatureLevel;
+use foretell_domain::view::feature::{Feature, FeatureCounts, FeatureLevel};
 use foretell_domain::view::lead::{Lead, Outcomes};
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::{self, LoginFold, User};
-use foretell_domain::view::{Aggregate, RecordPosition};
+use foretell_domain::view::{Aggregate, Merge, RecordPosition};
 use foretell_events::appointment::{Scalar, StartsAt};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{DEFAULT_TENANT, Event, Fact};
 use foretell_lab::source::generate::{GeneratedLogins as Generated, GeneratorParams};
 use foretell_service::decisions::SOURCE;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::Arc;
 
 /// Logins folded before the first score.
 const FOLDED: usize = 200_000;
@@ -54,12 +56,16 @@ impl Request {
 
     fn rows(&self) -> (Option<User>, Features) {
         let user = self.user.as_deref().map(|bytes| decode_state(bytes).expect("encoded above"));
-        let mut features = Features::default();
+        let mut merged: BTreeMap<FeatureLevel, Feature> = BTreeMap::new();
         for (level, key, bytes) in &self.features {
             assert_eq!(key.view, View::Feature);
             if let Aggregate::Feature(partial) = Aggregate::decode(key, bytes).expect("encoded above") {
-                features.merge(*level, &partial);
+                merged.entry(*level).or_default().merge(&partial);
             }
+        }
+        let mut features = Features::default();
+        for (level, row) in &merged {
+            features.insert(*level, Arc::new(FeatureCounts::from(row)));
         }
         (user, features)
     }

@@ -104,7 +104,7 @@ fn attack(now_ms: i64) -> Vec<Entry> {
 mod tests {
     use super::*;
     use foretell_domain::view::client::{self, AppointmentFold};
-    use foretell_domain::view::feature::{self, FeatureLevel};
+    use foretell_domain::view::feature::{self, FeatureCounts, FeatureLevel};
     use foretell_domain::view::materialized::Materialized;
     use foretell_domain::view::user::{self, LoginFold};
     use foretell_domain::view::{Aggregate, RecordPosition};
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((ada.successes, ada.devices.len(), ada.failures), (30, 2, 5));
         let attacked = feature::key("default", FeatureLevel::Ip, &ATTACKER.to_string());
         let Aggregate::Feature(row) = logins.partials(&attacked).next().unwrap() else { panic!() };
-        assert_eq!(row.failed_users_at(now_ms), 8);
+        assert_eq!(FeatureCounts::from(&**row).failed_users_at(now_ms), 8);
         let george = visits.owner(&client::row_key("default", "george")).unwrap();
         assert_eq!((george.history.attended, george.history.missed), (2, 5));
     }

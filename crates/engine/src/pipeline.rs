@@ -13,6 +13,7 @@
 //! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The cache of
 //! decoded rows belongs to the pipeline and is dropped with it, so that a new owner reads what is stored.
 
+mod batch;
 mod config;
 pub mod family;
 pub mod follow;
@@ -20,45 +21,43 @@ mod full_rows;
 pub mod generation;
 mod memory;
 pub mod misplaced;
+mod shared;
 mod slots;
 pub mod task;
 pub mod tolerance;
-mod window;
 pub mod working;
 mod written;
 
 pub use config::Config;
 pub use memory::Memory;
+pub use shared::{DeadLetterMode, Shared, retry};
 
-use foretell_domain::address::{Generation, RowKey};
+use crate::rows::live::Owned;
+use batch::Batch;
 use foretell_domain::dead;
 use foretell_domain::view::{Fold, RecordPosition};
 use foretell_events::codec::WRONG_PARTITION;
-use foretell_events::judge::{Gate, Rejection, judge};
+use foretell_events::judge::{Rejection, judge};
 use foretell_events::login::LoginFact;
 use foretell_events::record::{NewRecord, Record};
-use foretell_events::{Event, Fact, Topic};
+use foretell_events::{Event, Fact};
 use foretell_ports::Error;
-use foretell_ports::log::{Acknowledge, Log, Next, Reader};
-use foretell_ports::retry::{self, Backoff};
-use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, Store};
+use foretell_ports::log::{Acknowledge, Next, Reader};
+use foretell_ports::store::{Checkpoint, Flush, LastRecord};
 use foretell_telemetry::meter;
 use foretell_telemetry::trace;
 use futures::FutureExt;
-use misplaced::Misplaced;
 use slots::SlotId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tolerance::{Excess, Shares, Tolerance};
-use window::Window;
+use tolerance::{Excess, Tolerance};
 use working::{FoldControl, WorkingSet};
 
-/// The pause before a failed operation is retried for the first time.
-const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// Records that are read together while the fold is behind: enough for several keys in each look-up.
+/// Records, and their bytes, that are read together while the fold is behind: enough for several keys in each look-up.
 const GATHERED_RECORDS_MAX: usize = 8_000;
+const GATHERED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a stopped partition repeats its log line.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -84,71 +83,6 @@ enum Handled {
     Revoked(Acknowledge),
 }
 
-/// Which dead letters a pipeline writes. A record that is folded again was rejected before and already has its letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadLetterMode {
-    /// All of them.
-    All,
-    /// Those of records that the other generation of the family has not reached yet: it wrote the earlier ones.
-    Beyond(Generation),
-    /// None: the rows are folded only for inspection.
-    None,
-}
-
-/// What every pipeline of a generation shares.
-pub struct Shared<F> {
-    /// How events become rows.
-    pub fold: F,
-    /// The generation that the rows belong to.
-    pub generation: Generation,
-    /// Which dead letters are written.
-    pub letters: DeadLetterMode,
-    /// Which records are checked by the gate as well as by the codec.
-    pub gate: Gate,
-    /// Partition count of the topic, as stored.
-    pub partitions: u32,
-    /// Full name of the source topic, for dead letters.
-    pub topic_name: String,
-    /// Where dead letters go.
-    pub log: Arc<dyn Log>,
-    /// Where rows go.
-    pub store: Arc<dyn Store>,
-    /// How many of the generation's records are rejected.
-    pub shares: Shares,
-    /// Reports which partitioner put records into wrong partitions.
-    pub misplaced: Arc<Misplaced>,
-    /// Divides the memory among the partitions of the process.
-    pub memory: Memory,
-    /// Bounds.
-    pub config: Config,
-}
-
-impl<F: Fold> Shared<F> {
-    /// The source topic.
-    pub fn topic(&self) -> Topic {
-        F::FAMILY.topic()
-    }
-
-    /// The lowest offset whose record gets a dead letter if it is rejected.
-    async fn letters_from(&self, partition: u32) -> Result<i64, Error> {
-        match self.letters {
-            DeadLetterMode::All => Ok(0),
-            DeadLetterMode::Beyond(other) => {
-                let passed = retry(&self.config, || self.store.checkpoint(other, partition)).await?;
-                Ok(passed.map_or(0, |checkpoint| checkpoint.next))
-            }
-            DeadLetterMode::None => Ok(i64::MAX),
-        }
-    }
-
-    async fn read(&self, partition: u32, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        retry(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
-    }
-}
-
 /// An event and the slot of its owner's row, or why the record cannot be folded.
 type Decoded = Result<(SlotId, Event), Rejection>;
 
@@ -170,7 +104,8 @@ pub struct Pipeline<F: Fold> {
     /// The checkpoint that the store has acknowledged.
     durable: i64,
     started_at: i64,
-    window: Window,
+    batch: Batch,
+    owned: Owned,
 }
 
 impl<F: Fold> Pipeline<F> {
@@ -179,7 +114,8 @@ impl<F: Fold> Pipeline<F> {
         meter::folds(F::FAMILY.name(), partition);
         let rows = WorkingSet::new(Arc::clone(&shared), partition, checkpoint.next);
         let tolerance = Tolerance::of(shared.shares.clone());
-        let window = Window::new(shared.memory.share());
+        let batch = Batch::new(shared.memory.share());
+        let owned = shared.live.own(shared.generation, partition, checkpoint.next);
         Self {
             shared,
             reader,
@@ -193,7 +129,8 @@ impl<F: Fold> Pipeline<F> {
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
-            window,
+            batch,
+            owned,
         }
     }
 
@@ -207,15 +144,15 @@ impl<F: Fold> Pipeline<F> {
             from = self.shared.letters_from(self.partition) => from?,
         };
         loop {
-            if self.window.is_overdue(&self.shared.config) {
+            if self.batch.is_overdue(&self.shared.config) {
                 // Before anything else, so that a fast log cannot starve it.
                 self.flush().await?;
             }
             self.warn_misplaced();
-            let due = self.window.due(&self.shared.config);
+            let due = self.batch.due(&self.shared.config);
             let warning_due = self.misplaced_warning_at.unwrap_or(due);
             tokio::select! {
-                biased; // Available records join the window: the fuller it is, the less a row costs.
+                biased; // Available records join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
                 next = self.reader.next() => match self.handle(next?).await? {
                     Handled::Folded => {}
@@ -223,7 +160,7 @@ impl<F: Fold> Pipeline<F> {
                     Handled::Stop => return self.wait_stopped(shutdown).await,
                     Handled::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
-                () = sleep_until(due), if self.window.is_open() => self.flush().await?,
+                () = sleep_until(due), if self.batch.is_open() => self.flush().await?,
                 () = sleep_until(warning_due), if self.misplaced_warning_at.is_some() => {}
             }
         }
@@ -235,12 +172,17 @@ impl<F: Fold> Pipeline<F> {
         while let Some(next) = upcoming.take() {
             match next {
                 Next::Records(mut records) => {
-                    self.window.read(records.len(), &self.shared.config);
                     upcoming = self.gather(&mut records)?;
+                    if self.batch.read(records.len(), &self.shared.config) {
+                        self.measure(&records).await;
+                    }
                     match self.take(records).await? {
                         FoldControl::Done => {}
                         FoldControl::Restart => return Ok(Handled::Restart),
-                        FoldControl::Stop => return Ok(Handled::Stop),
+                        FoldControl::Stop => match upcoming {
+                            Some(Next::Revoked(acknowledge)) => return Ok(Handled::Revoked(acknowledge)),
+                            _ => return Ok(Handled::Stop),
+                        },
                     }
                 }
                 Next::End(next) => self.reached(next),
@@ -253,16 +195,27 @@ impl<F: Fold> Pipeline<F> {
     /// Behind the head, adds records that are available, so that the rows of all of them are read together. Returns
     /// what followed them.
     fn gather(&mut self, records: &mut Vec<Record>) -> Result<Option<Next>, Error> {
-        while self.window.is_behind() && records.len() < GATHERED_RECORDS_MAX {
+        let mut bytes = 0;
+        while self.batch.is_behind() && records.len() < GATHERED_RECORDS_MAX && bytes < GATHERED_BYTES_MAX {
             match self.reader.next().now_or_never().transpose()? {
                 Some(Next::Records(more)) => {
-                    self.window.read(more.len(), &self.shared.config);
+                    bytes += more.iter().map(|record| record.value.len()).sum::<usize>();
                     records.extend(more);
                 }
                 other => return Ok(other),
             }
         }
         Ok(None)
+    }
+
+    /// Measures how far the last of these records is from the end of the log.
+    async fn measure(&mut self, records: &[Record]) {
+        // If the log cannot be queried, what was known before still applies.
+        if let (Some(last), Ok(extent)) =
+            (records.last(), self.shared.log.extent(self.shared.topic(), self.partition).await)
+        {
+            self.batch.measure(extent.end - last.position.offset, &self.shared.config);
+        }
     }
 
     /// Warns of records in wrong partitions when a warning is due.
@@ -318,17 +271,17 @@ impl<F: Fold> Pipeline<F> {
 
     /// Handles the end of the partition: offsets below it without a record are holes and count as folded.
     fn reached(&mut self, next: i64) {
-        self.window.reach_head();
+        self.batch.reach_head();
         if next > self.checkpoint.next {
             self.checkpoint.next = next;
-            self.window.open();
+            self.batch.open();
         }
     }
 
     async fn take(&mut self, records: Vec<Record>) -> Result<FoldControl, Error> {
         let mut rest = records.as_slice();
         while !rest.is_empty() {
-            let capacity = self.window.capacity(&self.shared.config);
+            let capacity = self.batch.capacity(&self.shared.config);
             let (chunk, later) = rest.split_at(capacity.min(rest.len()));
             rest = later;
             match self.fold(chunk).await? {
@@ -340,7 +293,7 @@ impl<F: Fold> Pipeline<F> {
                     return Ok(FoldControl::Stop);
                 }
             }
-            if self.window.is_full(&self.shared.config, self.rows.bytes()) {
+            if self.batch.is_full(&self.shared.config, self.rows.bytes()) {
                 self.flush().await?;
             }
         }
@@ -356,7 +309,7 @@ impl<F: Fold> Pipeline<F> {
         let decoded: Vec<Decoded> = records.iter().map(decode).collect();
         self.load_owners().await?;
         for (record, decoded) in records.iter().zip(&decoded) {
-            self.window.open();
+            self.batch.open();
             match decoded {
                 Err(rejection) => {
                     if !self.reject(record, rejection) {
@@ -379,12 +332,12 @@ impl<F: Fold> Pipeline<F> {
                     self.tolerance.fold();
                 }
             }
-            self.window.add();
+            self.batch.add();
             self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(last_record(record)) };
         }
         self.tolerance.commit_good(&self.shared.config);
         self.contribute().await?;
-        self.window.open();
+        self.batch.open();
         Ok(FoldControl::Done)
     }
 
@@ -424,17 +377,17 @@ impl<F: Fold> Pipeline<F> {
         self.rows.contribute()
     }
 
-    /// Writes the window, and then forgets rows that exceed the memory of the partition.
+    /// Writes the batch, and then forgets rows that exceed the memory of the partition.
     async fn flush(&mut self) -> Result<(), Error> {
         self.write().await?;
         let config = &self.shared.config;
-        self.rows.evict(self.window.rows_max(config), self.window.bytes_max(config));
+        self.rows.evict(self.batch.rows_max(config), self.batch.bytes_max(config));
         Ok(())
     }
 
     /// Writes dead letters, rows, the checkpoint, and then the group's offset, which is only a hint.
     async fn write(&mut self) -> Result<(), Error> {
-        self.window.close();
+        self.batch.close();
         if self.checkpoint.next == self.durable && self.dead.is_empty() {
             return Ok(());
         }
@@ -444,13 +397,13 @@ impl<F: Fold> Pipeline<F> {
             retry(config, || self.shared.log.append(self.dead.clone())).await?;
             self.dead.clear();
         }
-        let flush = Flush {
-            generation: self.shared.generation,
-            partition: self.partition,
-            rows: self.rows.take_changed(),
-            checkpoint: self.checkpoint,
-        };
+        let rows = self.rows.take_changed();
+        self.owned.advance(self.checkpoint.next);
+        let flushing = self.shared.live.flush(self.shared.generation, rows.iter().map(|row| &row.key));
+        let flush =
+            Flush { generation: self.shared.generation, partition: self.partition, rows, checkpoint: self.checkpoint };
         retry(config, || self.shared.store.apply(&flush)).await?;
+        drop(flushing);
         self.durable = self.checkpoint.next;
         self.rows.flushed(self.durable);
         meter::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
@@ -474,18 +427,4 @@ fn count_without_network(event: &Event) {
 
 fn last_record(record: &Record) -> LastRecord {
     LastRecord { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
-}
-
-/// Runs an operation until it succeeds or fails for good: after an error of kind Retry it waits, longer each time, and
-/// tries again.
-pub async fn retry<T, Fut>(config: &Config, operation: impl FnMut() -> Fut) -> Result<T, Error>
-where
-    Fut: Future<Output = Result<T, Error>>,
-{
-    let longest = Duration::from_millis(config.retry_ms_max.max(1));
-    let notify = |error: &Error, pause: Duration| {
-        tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "waiting for a dependency");
-        meter::retried(error.operation);
-    };
-    retry::retry(Backoff::doubling(RETRY_FIRST, longest), notify, operation).await
 }

@@ -5,7 +5,7 @@
 //!   Observation ◄────┤           every idle_ms, every wait_ms while a request waits,
 //!   next, end, age   └           and the end of the log every idle_ms
 //!     │      │    └──► ready(): has passed the end that the log had at the first look
-//!     │      └───────► wait(): next > offset, then the cached rows of the family are invalid
+//!     │      └───────► wait(): next > offset, then rows in memory that may be older are dropped
 //!     └──────────────► view(): { partition, offset, lag_ms }
 //! ```
 //!
@@ -25,7 +25,7 @@ use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -195,7 +195,10 @@ impl Progress {
         if !folded.is_ok_and(|all| all.into_iter().all(|passed| passed)) {
             return false;
         }
-        wanted.keys().for_each(|(family, _)| self.rows.invalidate(*family));
+        let families: BTreeSet<Family> = wanted.keys().map(|(family, _)| *family).collect();
+        for family in families {
+            self.rows.refresh(family).await;
+        }
         true
     }
 
@@ -279,6 +282,9 @@ impl Watch {
         let topic = self.family.topic();
         let generation = sources.rows.generation(self.family).await?;
         let checkpoint = sources.store.checkpoint(generation, self.partition).await?;
+        if let Some(checkpoint) = &checkpoint {
+            sources.rows.live().observe(generation, self.partition, checkpoint.next);
+        }
         let now_ms = sources.clock.now_ms();
         let idle_ms = i64::try_from(sources.config.idle_ms).unwrap_or(i64::MAX);
         let before = (observation.end, observation.seen_at_ms);

@@ -22,6 +22,7 @@ pub use query::{RepartitionQuery, RepartitionStage};
 use crate::jobs::JobContext;
 use crate::pipeline::generation;
 use crate::pipeline::{DeadLetterMode, Shared, family};
+use crate::rows::LiveRows;
 use crate::verify::{self, Verifier, VerifyFinding};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
@@ -313,6 +314,7 @@ impl Repartitioner {
             shares: Default::default(),
             misplaced: Default::default(),
             memory: Default::default(),
+            live: LiveRows::none(),
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();

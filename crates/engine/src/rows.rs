@@ -2,30 +2,28 @@
 //!
 //! ```text
 //!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
-//!   keys ─┬─ owner row ───────────────────────────────► Store::read of its own partition, always
-//!         └─ aggregate rows ─► cache (≤ stale_ms_max) ─► Store::read of the misses ─► merge of all partials
+//!   keys ─┬─ owner row ──────► in memory, if exact ──────────────────► Store::read of its own partition
+//!         └─ aggregate rows ─► in memory, if exact or ≤ stale_ms_max ─► Store::read of the others ─► merge of partials
 //! ```
 //!
-//! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who has just
-//! trusted a device expects the effect in the next request. Aggregates count over many owners and may be `stale_ms_max`
-//! old.
-//!
-//! Cache entries carry the *cache version* of their family. [`Rows::invalidate`] begins the next one, and from then on
-//! no result of an earlier read is used, not even of a read that was running and finished later.
+//! Reads that belong to one answer go to the store together. A row in memory is as new as the store if this process
+//! folds all partitions that write it: see [`live`]. Otherwise an owner row is always read, because a user who has just
+//! trusted a device expects the effect in the next request, and an aggregate, which counts over many owners, may be
+//! `stale_ms_max` old.
 
 pub mod agenda;
-mod cache;
+pub mod live;
 pub mod outcomes;
 mod pointers;
 
+pub use live::LiveRows;
 pub use pointers::Pointers;
 
-use cache::{Begun, Cache, Cached};
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::cell::{self, Cell, Corrupt};
 use foretell_domain::view::client::{self, Client};
-use foretell_domain::view::feature::Feature;
+use foretell_domain::view::feature::FeatureCounts;
 use foretell_domain::view::lead::{self, Lead};
 use foretell_domain::view::outcome::{self, DayOutcomes};
 use foretell_domain::view::policy::{self, PolicyRow};
@@ -38,11 +36,11 @@ use foretell_ports::Error;
 use foretell_ports::component::Component;
 use foretell_ports::store::{Row, Store};
 use foretell_telemetry::{CACHE_READS, FAMILY, RESULT, STORE_READ_SECONDS, VIEW, trace};
+use live::{Found, LiveAggregate, LiveOwner, Ticket};
 use metrics::{counter, histogram};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -51,9 +49,9 @@ use tracing::Instrument;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Merged aggregate rows kept in memory; 0 keeps none.
+    /// Memory for decoded rows, in bytes.
     #[serde(skip)]
-    pub cache_entries_max: usize,
+    pub live_bytes_max: usize,
     /// Maximum age of an aggregate that an HTTP answer is computed from, in milliseconds.
     pub stale_ms_max: u64,
     /// How long after a swap readers may still read the previous generation, in milliseconds.
@@ -62,7 +60,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_entries_max: 100_000, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
+        Self { live_bytes_max: 64 << 20, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
     }
 }
 
@@ -87,17 +85,16 @@ impl Component for Config {
 pub struct Rows {
     store: Arc<dyn Store>,
     pointers: Arc<Pointers>,
-    cache: Option<Cache>,
-    cache_versions: [AtomicU64; Family::ALL.len()],
+    live: Arc<LiveRows>,
 }
 
 /// The rows that could be read for the score of a login.
 #[derive(Debug)]
 pub struct LoginRows {
     /// The user's row; `Ok(None)` for a user without any event.
-    pub user: Result<Option<User>, Error>,
+    pub user: Result<Option<Arc<User>>, Error>,
     /// The requested features, in the order of the request; none for a missing one.
-    pub features: Vec<Option<Arc<Feature>>>,
+    pub features: Vec<Option<Arc<FeatureCounts>>>,
 }
 
 /// One stored partial of a row, decoded for display.
@@ -112,13 +109,16 @@ pub struct Partial {
 }
 
 impl Rows {
-    /// A reader that answers aggregates from memory while they are fresh.
+    /// A reader that keeps rows in memory.
     pub fn cached(store: Arc<dyn Store>, config: &Config, limits: &Limits) -> Self {
-        let stale_max = Duration::from_millis(config.stale_ms_max);
-        let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
-        let cache = is_kept.then(|| Cache::new(config.cache_entries_max, stale_max));
+        let live = LiveRows::new(config.live_bytes_max, Duration::from_millis(config.stale_ms_max));
         let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max, view::fingerprint(limits)));
-        Self { store, pointers, cache, cache_versions: Default::default() }
+        Self { store, pointers, live }
+    }
+
+    /// The rows in memory, for the folds that change them.
+    pub fn live(&self) -> &Arc<LiveRows> {
+        &self.live
     }
 
     /// The pointers that this reader uses.
@@ -131,9 +131,12 @@ impl Rows {
         self.pointers.generation(family).await
     }
 
-    /// From now on no row of the family that was read before is answered from memory.
-    pub(crate) fn invalidate(&self, family: Family) {
-        self.cache_version_of(family).fetch_add(1, Ordering::AcqRel);
+    /// From now on, rows contain everything that was folded before. Rows that this process folds always do.
+    pub(crate) async fn refresh(&self, family: Family) {
+        let pointer = self.pointers.get(family).await;
+        if !pointer.is_ok_and(|pointer| self.live.are_all_own(pointer.serving(family), pointer.partitions)) {
+            self.live.invalidate(family);
+        }
     }
 
     /// A user's row; none for a user without any event.
@@ -166,8 +169,8 @@ impl Rows {
     /// A tenant's outcomes by lead bucket, merged from all partitions.
     pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
         let key = lead::row_key(tenant);
-        let generation = self.generation(key.view.family()).await?;
-        Ok(self.aggregates(generation, &[key]).await?.into_iter().next().unwrap_or_default())
+        let pointer = self.pointers.get(key.view.family()).await?;
+        Ok(self.aggregates(&pointer, key.view.family(), &[key]).await?.into_iter().next().unwrap_or_default())
     }
 
     /// A tenant's outcomes of some local days (since the epoch), in their order, each merged from all partitions. Not
@@ -187,28 +190,27 @@ impl Rows {
             Err(error) => return LoginRows { user: Err(error), features: vec![None; keys.len()] },
         };
         let owner = user::row_key(tenant, user_id);
-        let generation = pointer.serving(Family::Logins);
         let (user, rows) = tokio::join!(
-            in_time(deadline, self.owner_of(&pointer, &owner)),
-            in_time(deadline, self.aggregates(generation, keys))
+            in_time(deadline, self.live_owner(&pointer, &owner)),
+            in_time(deadline, self.aggregates(&pointer, Family::Logins, keys))
         );
         let features = match rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
                 tracing::debug!(%error, "a score is computed without features");
-                self.cached_rows(generation, keys, self.begin(Family::Logins))
+                self.in_memory(&pointer, Family::Logins, keys).into_iter().map(Result::ok).collect()
             }
         };
         LoginRows { user, features }
     }
 
     /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
-    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Arc<Lead>), Error> {
+    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Arc<Client>>, Arc<Lead>), Error> {
         let owner = client::row_key(tenant, client_id);
         let keys = [lead::row_key(tenant)];
         let pointer = self.pointers.get(Family::Appointments).await?;
-        let rows = self.aggregates(pointer.serving(Family::Appointments), &keys);
-        let (client, leads) = tokio::try_join!(self.owner_of(&pointer, &owner), rows)?;
+        let rows = self.aggregates(&pointer, Family::Appointments, &keys);
+        let (client, leads) = tokio::try_join!(self.live_owner(&pointer, &owner), rows)?;
         Ok((client, leads.into_iter().next().unwrap_or_default()))
     }
 
@@ -233,43 +235,80 @@ impl Rows {
         rows.first().and_then(|rows| rows.first()).map(decode).transpose()
     }
 
-    /// The merged rows at `keys`, in their order; those that are not cached are read.
-    async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
-        let begun = self.begin(generation.family);
-        let mut found = self.cached_rows(generation, keys, begun);
-        let missing: Vec<_> =
-            keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
-        let read = self.read(generation, None, &missing).await?;
-        let mut read = missing.into_iter().zip(read);
-        for slot in found.iter_mut().filter(|slot| slot.is_none()) {
-            let Some((key, partials)) = read.next() else { break };
-            let merged = Arc::new(merge::<A>(&partials)?);
-            if let Some(cache) = &self.cache {
-                cache.insert((generation, key), merged.clone(), begun);
+    /// The same, from memory if it is as new there as in the store.
+    async fn live_owner<T: LiveOwner + DeserializeOwned>(
+        &self,
+        pointer: &Pointer,
+        key: &RowKey,
+    ) -> Result<Option<Arc<T>>, Error> {
+        let source = key::partition(key.key.as_bytes(), pointer.partitions);
+        let generation = pointer.serving(key.view.family());
+        let mut ticket = None;
+        if self.live.is_own(generation, source) {
+            match self.live.get(generation, key, true) {
+                Found::Row(row) => {
+                    if let Some(row) = T::row(row) {
+                        return Ok(row);
+                    }
+                }
+                Found::Missing(given) => ticket = given,
             }
-            *slot = Some(merged);
         }
-        Ok(found.into_iter().flatten().collect())
+        let rows = self.read(generation, Some(source), std::slice::from_ref(key)).await?;
+        let stored = rows.first().and_then(|rows| rows.first());
+        let row = stored.map(decode).transpose()?.map(Arc::new);
+        if let Some(ticket) = ticket {
+            ticket.fill(T::live(row.clone()), stored.map_or(0, |row| row.cell.len()));
+        }
+        Ok(row)
     }
 
-    fn begin(&self, family: Family) -> Begun {
-        Begun { at: Instant::now(), version: self.cache_version_of(family).load(Ordering::Acquire) }
+    /// The merged rows at `keys`, in their order; those that are not in memory are read.
+    async fn aggregates<A: LiveAggregate>(
+        &self,
+        pointer: &Pointer,
+        family: Family,
+        keys: &[RowKey],
+    ) -> Result<Vec<Arc<A>>, Error> {
+        let mut found = self.in_memory::<A>(pointer, family, keys);
+        let missing: Vec<_> =
+            keys.iter().zip(&found).filter(|(_, row)| row.is_err()).map(|(key, _)| key.clone()).collect();
+        let mut read = self.read(pointer.serving(family), None, &missing).await?.into_iter();
+        let mut rows = Vec::with_capacity(keys.len());
+        for found in found.drain(..) {
+            rows.push(match found {
+                Ok(row) => row,
+                Err(ticket) => {
+                    let partials = read.next().unwrap_or_default();
+                    let row = Arc::new(A::of(merge(&partials)?));
+                    if let Some(ticket) = ticket {
+                        ticket.fill(A::live(row.clone()), partials.iter().map(|row| row.cell.len()).sum());
+                    }
+                    row
+                }
+            });
+        }
+        Ok(rows)
     }
 
-    fn cache_version_of(&self, family: Family) -> &AtomicU64 {
-        let at = Family::ALL.iter().position(|other| *other == family).expect("invariant: ALL has every family");
-        &self.cache_versions[at]
-    }
-
-    /// The cached rows of one view, in the order of `keys`.
-    fn cached_rows<A: Cached>(&self, generation: Generation, keys: &[RowKey], now: Begun) -> Vec<Option<Arc<A>>> {
-        let Some(cache) = &self.cache else { return vec![None; keys.len()] };
-        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, key.clone()), now)).collect();
-        let hits = found.iter().flatten().count();
+    /// The merged rows of one view that are in memory, in the order of `keys`; for others, the permit to keep them.
+    fn in_memory<A: LiveAggregate>(
+        &self,
+        pointer: &Pointer,
+        family: Family,
+        keys: &[RowKey],
+    ) -> Vec<Result<Arc<A>, Option<Ticket>>> {
+        let generation = pointer.serving(family);
+        let is_exact = self.live.are_all_own(generation, pointer.partitions);
+        let of = |key| match self.live.get(generation, key, is_exact) {
+            Found::Row(row) => A::row(row).ok_or(None),
+            Found::Missing(ticket) => Err(ticket),
+        };
+        let found: Vec<_> = keys.iter().map(of).collect();
+        let hits = found.iter().filter(|row| row.is_ok()).count();
         if let Some(key) = keys.first() {
             for (result, count) in [("hit", hits), ("miss", keys.len() - hits)] {
-                metrics::counter!(foretell_telemetry::CACHE_READS, foretell_telemetry::VIEW => key.view.name(), foretell_telemetry::RESULT => result)
-                    .increment(count as u64);
+                counter!(CACHE_READS, VIEW => key.view.name(), RESULT => result).increment(count as u64);
             }
         }
         found

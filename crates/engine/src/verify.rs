@@ -21,7 +21,7 @@ mod refold;
 
 use crate::jobs::{Job, JobContext, JobRefusal};
 use crate::pipeline::{DeadLetterMode, Shared, family, generation};
-use crate::rows::Partial;
+use crate::rows::{LiveRows, Partial};
 use async_trait::async_trait;
 use compare::Comparison;
 use foretell_domain::address::{Family, Generation, View};
@@ -241,6 +241,7 @@ impl Verifier {
             shares: Default::default(),
             misplaced: Default::default(),
             memory: Default::default(),
+            live: LiveRows::none(),
             config: self.config.clone(),
         };
         let again = Refold::new(Arc::new(shared), scratch, run.context.clone());

@@ -127,6 +127,7 @@ impl Instance {
             store,
             misplaced,
             memory: self.memory.clone(),
+            live: self.rows.live().clone(),
             config: self.config.pipeline.clone(),
         }
     }

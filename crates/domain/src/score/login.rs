@@ -34,7 +34,7 @@ pub use policy::{LoginPolicy, Mode};
 
 use super::{LoginDecision, Reason, ReasonCode, RiskLevel};
 use crate::address::RowKey;
-use crate::view::feature::{self, Feature, FeatureLevel};
+use crate::view::feature::{self, Feature, FeatureCounts, FeatureLevel};
 use crate::view::materialized::Materialized;
 use crate::view::user::{LoginFold, User};
 use crate::view::{Aggregate, Merge};
@@ -49,7 +49,7 @@ use variables::Variables;
 
 /// The feature rows that belong to an attempt, merged over their source partitions.
 #[derive(Debug, Clone, Default)]
-pub struct Features(BTreeMap<FeatureLevel, Arc<Feature>>);
+pub struct Features(BTreeMap<FeatureLevel, Arc<FeatureCounts>>);
 
 impl Features {
     /// The rows to read for an attempt: the tenant's totals, and one row for each value that the attempt has.
@@ -64,26 +64,25 @@ impl Features {
     pub fn of(rows: &Materialized<LoginFold>, tenant: &str, attempt: &Attempt) -> Self {
         let mut features = Self::default();
         for (level, key) in Self::keys(tenant, attempt) {
+            let mut merged: Option<Feature> = None;
             for partial in rows.partials(&key) {
                 if let Aggregate::Feature(feature) = partial {
-                    features.merge(level, feature);
+                    merged.get_or_insert_default().merge(feature);
                 }
+            }
+            if let Some(merged) = merged {
+                features.insert(level, Arc::new(FeatureCounts::from(&merged)));
             }
         }
         features
     }
 
-    /// Adds one partial of a row.
-    pub fn merge(&mut self, level: FeatureLevel, partial: &Feature) {
-        Arc::make_mut(self.0.entry(level).or_default()).merge(partial);
-    }
-
-    /// Adds a row whose partials are already merged.
-    pub fn insert(&mut self, level: FeatureLevel, merged: Arc<Feature>) {
+    /// Adds the counts of a row whose partials are merged.
+    pub fn insert(&mut self, level: FeatureLevel, merged: Arc<FeatureCounts>) {
         self.0.insert(level, merged);
     }
 
-    fn get(&self, level: FeatureLevel) -> Option<&Feature> {
+    fn get(&self, level: FeatureLevel) -> Option<&FeatureCounts> {
         self.0.get(&level).map(AsRef::as_ref)
     }
 
@@ -93,7 +92,7 @@ impl Features {
 
     /// `M` or `m`: one more than the distinct values of the lower levels of `feature` in the row of `level`.
     fn distinct_below(&self, level: FeatureLevel, feature: &[(FeatureLevel, f64)]) -> f64 {
-        let distinct = |row: &Feature| feature.iter().skip(1).map(|(lower, _)| row.distinct(*lower)).sum::<u64>();
+        let distinct = |row: &FeatureCounts| feature.iter().skip(1).map(|(lower, _)| row.distinct(*lower)).sum::<u64>();
         1.0 + self.get(level).map_or(0, distinct) as f64
     }
 }

@@ -269,15 +269,42 @@ impl Merge for Feature {
     }
 }
 
-impl Feature {
+/// What a score reads of a merged row: its sketches are counted when it is merged, and not by every score.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeatureCounts {
+    /// [`Feature::successes`].
+    pub successes: u64,
+    /// [`Feature::first_successes`].
+    pub first_successes: u64,
+    /// Distinct accounts that tried with this value.
+    pub users: u64,
+    /// Distinct values of the levels below among the successes.
+    lower: Box<[(FeatureLevel, u64)]>,
+    /// When accounts last failed here, one time each.
+    failed_at_ms: Box<[i64]>,
+}
+
+impl From<&Feature> for FeatureCounts {
+    fn from(row: &Feature) -> Self {
+        Self {
+            successes: row.successes,
+            first_successes: row.first_successes,
+            users: row.users.count(),
+            lower: row.lower.iter().map(|(level, values)| (*level, values.count())).collect(),
+            failed_at_ms: row.failed_users.values().copied().collect(),
+        }
+    }
+}
+
+impl FeatureCounts {
     /// Distinct values of a lower level among the successes.
     pub(crate) fn distinct(&self, level: FeatureLevel) -> u64 {
-        self.lower.get(&level).map_or(0, Sketch::count)
+        self.lower.iter().find(|(lower, _)| *lower == level).map_or(0, |(_, values)| *values)
     }
 
     /// Accounts that failed here in the [`FAN_OUT_WINDOW_MS`] before `at_ms`, up to the limit of kept accounts.
     pub fn failed_users_at(&self, at_ms: i64) -> usize {
-        self.failed_users.values().filter(|failed| (at_ms - FAN_OUT_WINDOW_MS..=at_ms).contains(failed)).count()
+        self.failed_at_ms.iter().filter(|failed| (at_ms - FAN_OUT_WINDOW_MS..=at_ms).contains(failed)).count()
     }
 }
 
@@ -313,8 +340,9 @@ mod tests {
         }
         assert_eq!(row.failures, 100);
         assert_eq!(row.failed_users.keys().copied().collect::<Vec<_>>(), (92..100).collect::<Vec<_>>());
-        assert_eq!(row.failed_users_at(1_099), 8);
-        assert_eq!(row.failed_users_at(1_099 + FAN_OUT_WINDOW_MS), 1, "the window is closed at both ends");
+        assert_eq!(FeatureCounts::from(&row).failed_users_at(1_099), 8);
+        let later = FeatureCounts::from(&row).failed_users_at(1_099 + FAN_OUT_WINDOW_MS);
+        assert_eq!(later, 1, "the window is closed at both ends");
         row.apply(&failure(7, 1_100 + FAN_OUT_WINDOW_MS), &limits);
         assert_eq!(row.failed_users.len(), 1, "all others are out of the window");
     }

@@ -18,6 +18,7 @@ use super::misplaced::Misplaced;
 use super::task::OwnerTasks;
 use super::tolerance::Shares;
 use super::{Config, DeadLetterMode, Memory, Shared, retry};
+use crate::rows::LiveRows;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Fold};
@@ -53,6 +54,8 @@ pub struct Views<F> {
     pub misplaced: Arc<Misplaced>,
     /// Divides the memory among the partitions of the process.
     pub memory: Memory,
+    /// The rows that answers of this process have in memory.
+    pub live: Arc<LiveRows>,
     /// Bounds.
     pub config: Config,
 }
@@ -73,6 +76,7 @@ impl<F: Fold> Views<F> {
             shares: Shares::default(),
             misplaced: Arc::clone(&self.misplaced),
             memory: self.memory.clone(),
+            live: Arc::clone(&self.live),
             config: self.config.clone(),
         }
     }

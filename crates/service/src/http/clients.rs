@@ -207,7 +207,7 @@ fn reminder(reminder: plan::PlannedReminder) -> Reminder {
 /// A client's rows of both families: appointments and announcements.
 pub(super) struct Visits {
     key: String,
-    client: Client,
+    client: Arc<Client>,
     sent: SentReminders,
     policy: Arc<Active<ReminderPolicy>>,
     basis: ScoringContext,

@@ -204,7 +204,7 @@ impl LoginInput {
             login::score(&LoginEvidence { attributes: &self.attributes, listed: self.listed, ..known }, policy)
         };
         let score = match user {
-            Ok(user) => score(user.as_ref(), policy),
+            Ok(user) => score(user.as_deref(), policy),
             Err(error) => {
                 let first_login = degraded(answer::unreadable(error), policy.on_unavailable)?;
                 let mut score = score(None, &login::LoginPolicy { first_login, ..policy.clone() });
@@ -219,7 +219,7 @@ impl LoginInput {
 
 /// The rows of an attempt that were read in time.
 struct LoginData {
-    user: Result<Option<User>, foretell_ports::Error>,
+    user: Result<Option<Arc<User>>, foretell_ports::Error>,
     features: Features,
     /// Nothing is missing.
     is_complete: bool,

@@ -16,6 +16,7 @@ use foretell_domain::pointer::Pointer;
 use foretell_domain::view::user::LoginFold;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::{Memory, generation, task};
+use foretell_engine::rows::LiveRows;
 use foretell_events::key;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
@@ -188,6 +189,7 @@ impl World {
                 store: Arc::new(self.store.clone()),
                 misplaced: Arc::default(),
                 memory: Memory::default(),
+                live: LiveRows::none(),
                 config: world::config(),
             };
             let run = family::run(views, task::none(), CancellationToken::new());

@@ -17,9 +17,9 @@ use foretell_domain::view::user::LoginFold;
 use foretell_domain::view::{Fold, Limits, fingerprint};
 use foretell_engine::jobs::JobEvent;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::{Config, Memory};
-use foretell_engine::pipeline::{generation, task};
+use foretell_engine::pipeline::{Config, Memory, generation, task};
 use foretell_engine::rebuild::RebuildAction;
+use foretell_engine::rows::LiveRows;
 use foretell_events::key;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
@@ -82,8 +82,8 @@ pub fn config() -> Config {
     }
 }
 
-/// Windows of any size, at the head of the log and behind it, and memory that closes them early or keeps few rows.
-fn any_windows(random: &Random) -> Config {
+/// Batches of any size, at the head of the log and behind it, and memory that flushes them early or keeps few rows.
+fn any_batches(random: &Random) -> Config {
     Config {
         batch_records_max: random.one_of(&[2, 10, 40]),
         behind_records_max: random.one_of(&[1, 30, 400]),
@@ -99,8 +99,8 @@ fn any_windows(random: &Random) -> Config {
 pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F, config: Config) -> Result<(), foretell_ports::Error> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store) = (ports.clone(), ports);
-    let (misplaced, memory) = (Arc::default(), Memory::default());
-    let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced, memory, config };
+    let (misplaced, memory, live) = (Arc::default(), Memory::default(), LiveRows::none());
+    let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced, memory, live, config };
     family::run(views, task::none(), CancellationToken::new()).await
 }
 
@@ -182,7 +182,8 @@ impl<F: Fold + Clone> World<F> {
         let ports = self.ports(conditions, protocol);
         self.note(&format!("process {} starts", self.started));
         let faults = ports.faults.clone();
-        self.processes.push(Process::start(faults, keep(Arc::new(ports), self.fold.clone(), any_windows(&self.random))));
+        self.processes
+            .push(Process::start(faults, keep(Arc::new(ports), self.fold.clone(), any_batches(&self.random))));
     }
 
     async fn play(mut self) -> Run {

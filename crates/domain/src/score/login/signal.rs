@@ -10,7 +10,7 @@ pub mod settings;
 
 use super::LoginEvidence;
 use crate::score::{Reason, ReasonCode};
-use crate::view::feature::{Feature, FeatureLevel};
+use crate::view::feature::FeatureLevel;
 use crate::view::user::{Coordinates, Success, User, address_hash};
 use foretell_events::agent;
 use foretell_events::login::Attempt;
@@ -106,7 +106,7 @@ fn own_address(evidence: &LoginEvidence<'_>, limits: &OwnAddress) -> Observed {
     let user = evidence.scored_user()?;
     let is_own = |level: FeatureLevel| {
         let is_known = level.value(evidence.attempt).is_some_and(|value| user.count(level, &value) > 0);
-        let users = evidence.features.get(level).map(|row: &Feature| row.users.count());
+        let users = evidence.features.get(level).map(|row| row.users);
         is_known && users.is_some_and(|users| users <= limits.users_max)
     };
     let is_any = [FeatureLevel::Ip, FeatureLevel::Site].into_iter().any(is_own);
@@ -234,7 +234,7 @@ fn ip_fan_out(evidence: &LoginEvidence<'_>, limits: &FanOut) -> Observed {
     if evidence.listed.exempt {
         return None;
     }
-    let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
+    let failed = |level| evidence.features.get(level).map_or(0, |row| row.failed_users_at(evidence.at_ms));
     let (address, network) = (failed(FeatureLevel::Ip).max(failed(FeatureLevel::Site)), failed(FeatureLevel::Network));
     if address >= limits.address_users_min.max(1) {
         Some(format!("{address} accounts failed to log in from this address within 30 minutes.").into())

@@ -190,7 +190,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer
     let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
     let visit = appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
     let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
-    let scored = VisitScoring { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
+    let scored = VisitScoring { client: client.as_deref(), basis, visit, view, now_ms, warnings: vec![] };
     Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id).await)
 }
 
@@ -203,12 +203,12 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
         Err(problem) if api.scoring.no_show.on_unavailable == OnUnavailable::Error => return Err(problem),
         Err(_) => ((None, Arc::default()), true),
     };
-    let start = start(api, client.as_ref(), &visit);
+    let start = start(api, client.as_deref(), &visit);
     let Considered { client_id, booked_at_ms, attributes, .. } = visit;
     let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
     let warnings = if degraded { vec![DEGRADED] } else { vec![] };
     let subject = Subject { id: None, start: &start, booked_at_ms, attributes: &attributes };
-    let scored = VisitScoring { client: client.as_ref(), basis, visit: subject, view, now_ms, warnings };
+    let scored = VisitScoring { client: client.as_deref(), basis, visit: subject, view, now_ms, warnings };
     Ok(scored.answer(api, tenant, None, client_id).await)
 }
 

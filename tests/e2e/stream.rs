@@ -248,10 +248,7 @@ impl Stream {
     /// portion before, almost all may already be folded.
     pub async fn advanced(&self, what: &str, from: &Positions, records: i64) {
         let end = from.folded() + records;
-        self.portion.send_if_modified(|allowed| {
-            let more = (*allowed).max(end + PORTION);
-            std::mem::replace(allowed, more) < more
-        });
+        self.portion.send_replace(end + PORTION);
         self.until(what, |seen| seen.folded() > end).await;
     }
 

@@ -270,12 +270,12 @@ impl Rows {
         family: Family,
         keys: &[RowKey],
     ) -> Result<Vec<Arc<A>>, Error> {
-        let mut found = self.in_memory::<A>(pointer, family, keys);
+        let found = self.in_memory::<A>(pointer, family, keys);
         let missing: Vec<_> =
             keys.iter().zip(&found).filter(|(_, row)| row.is_err()).map(|(key, _)| key.clone()).collect();
         let mut read = self.read(pointer.serving(family), None, &missing).await?.into_iter();
         let mut rows = Vec::with_capacity(keys.len());
-        for found in found.drain(..) {
+        for found in found {
             rows.push(match found {
                 Ok(row) => row,
                 Err(ticket) => {

@@ -58,27 +58,20 @@ pub fn ensure<'a>(
     config: &'a Config,
     shape: &'a TopicSettings,
 ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
-    Box::pin(create_missing(url, names, config, shape))
-}
-
-async fn create_missing(
-    url: &str,
-    names: &TopicNames,
-    config: &Config,
-    shape: &TopicSettings,
-) -> Result<Vec<String>, Error> {
-    let settings = Settings::new(url, config)?;
-    let query = Arc::new(Query::new(&settings)?);
-    let mut created = Vec::new();
-    for topic in Topic::ALL {
-        let name = names.of(topic);
-        if Query::partition_count(&query, name.clone()).await?.is_none() {
-            create(&settings, &name, topic, shape).await?;
-            await_known(&query, &name, settings.request_timeout()).await?;
-            created.push(name);
+    Box::pin(async move {
+        let settings = Settings::new(url, config)?;
+        let query = Arc::new(Query::new(&settings)?);
+        let mut created = Vec::new();
+        for topic in Topic::ALL {
+            let name = names.of(topic);
+            if Query::partition_count(&query, name.clone()).await?.is_none() {
+                create(&settings, &name, topic, shape).await?;
+                await_known(&query, &name, settings.request_timeout()).await?;
+                created.push(name);
+            }
         }
-    }
-    Ok(created)
+        Ok(created)
+    })
 }
 
 /// Problems of the topics' settings, one sentence each; empty if there are none.
@@ -96,20 +89,18 @@ pub fn newest<'a>(
     prefix: &'a str,
     config: &'a Config,
 ) -> BoxFuture<'a, Result<BTreeMap<Topic, u8>, Error>> {
-    Box::pin(find_newest(url, prefix, config))
-}
-
-async fn find_newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap<Topic, u8>, Error> {
-    let query = Arc::new(Query::new(&Settings::new(url, config)?)?);
-    let mut newest = BTreeMap::new();
-    for full in Query::names(&query, prefix.to_owned()).await? {
-        let (name, epoch) = without_epoch(&full);
-        if let Some(topic) = Topic::ALL.into_iter().find(|topic| full_name(prefix, *topic, 0) == name) {
-            let highest = newest.entry(topic).or_insert(epoch);
-            *highest = epoch.max(*highest);
+    Box::pin(async move {
+        let query = Arc::new(Query::new(&Settings::new(url, config)?)?);
+        let mut newest = BTreeMap::new();
+        for full in Query::names(&query, prefix.to_owned()).await? {
+            let (name, epoch) = without_epoch(&full);
+            if let Some(topic) = Topic::ALL.into_iter().find(|topic| full_name(prefix, *topic, 0) == name) {
+                let highest = newest.entry(topic).or_insert(epoch);
+                *highest = epoch.max(*highest);
+            }
         }
-    }
-    Ok(newest)
+        Ok(newest)
+    })
 }
 
 pub(super) async fn check_with(

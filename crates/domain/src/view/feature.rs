@@ -297,6 +297,11 @@ impl From<&Feature> for FeatureCounts {
 }
 
 impl FeatureCounts {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self) + size_of_val(&*self.lower) + size_of_val(&*self.failed_at_ms)
+    }
+
     /// Distinct values of a lower level among the successes.
     pub(crate) fn distinct(&self, level: FeatureLevel) -> u64 {
         self.lower.iter().find(|(lower, _)| *lower == level).map_or(0, |(_, values)| *values)

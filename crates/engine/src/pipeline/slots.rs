@@ -4,6 +4,7 @@
 //! flush use the number. Changed rows are listed, so that a flush costs what has changed and not what is cached.
 
 use super::written::Written;
+use crate::rows::live::BYTES_PER_STORED_BYTE;
 use foretell_domain::address::RowKey;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -13,9 +14,6 @@ pub(super) type SlotId = u32;
 
 /// Memory of a slot besides its row and key: index, counters and the row's own structures, in bytes.
 const SLOT_BYTES: usize = 160;
-/// Bytes in memory per stored byte of a row: maps of small entries, and strings with their own allocation. Measured
-/// with users and clients, whose rows are the largest.
-const BYTES_PER_STORED_BYTE: usize = 6;
 
 /// Rows by address.
 pub(super) struct Slots<R> {
@@ -213,7 +211,7 @@ mod tests {
         slots
     }
 
-    /// Uses a row, whose value is its number; returns whether it was in memory.
+    /// Uses a row, whose value is its number, and reads it if it is missing; returns whether its slot has it.
     fn load(slots: &mut Slots<usize>, n: usize) -> bool {
         let id = slots.find(key(n));
         let Ok(missing) = slots.take_missing(|_| Ok::<_, Infallible>(n));

@@ -40,8 +40,9 @@ const SHARDS: usize = 64;
 const ROW_BYTES: usize = 512;
 /// Memory of an entry besides its key and row, in bytes.
 const ENTRY_BYTES: usize = 160;
-/// Bytes in memory per stored byte of an owner row.
-const BYTES_PER_STORED_BYTE: usize = 6;
+/// Bytes in memory per stored byte of a decoded row: maps of few entries, and strings with their own allocation. A user
+/// of 570 stored bytes takes 2 to 5 KB.
+pub(crate) const BYTES_PER_STORED_BYTE: usize = 6;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -271,7 +272,11 @@ impl Ticket {
     /// Keeps what was read, unless a flush of the row has begun since. `stored_bytes` is its size in the store.
     pub(super) fn fill(mut self, row: LiveRow, stored_bytes: usize) {
         self.is_used = true;
-        let bytes = u32::try_from(stored_bytes.saturating_mul(BYTES_PER_STORED_BYTE)).unwrap_or(u32::MAX);
+        let bytes = match &row {
+            LiveRow::Feature(counts) => counts.bytes(),
+            _ => stored_bytes.saturating_mul(BYTES_PER_STORED_BYTE),
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut in_progress = self.live.in_progress(self.hash);
         if in_progress.end_read(self.hash) {
             let entry = Entry { row, version: self.version, read_at: self.read_at, bytes };
